@@ -1,0 +1,131 @@
+"""govor/serving.py"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from govor.errors import NotFound, Unavailable
+from govor.repository import Repository, Version, deploy, write_manifest
+from govor.serving import Served
+
+
+class Word:
+    """A model that answers the word in its version's folder."""
+
+    def __init__(self, version: Version) -> None:
+        self.text = version.path("word.txt").read_text()
+        if self.text == "broken":
+            raise ValueError("does not load")
+        self.alive = True
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    for number, word in enumerate(("one", "two", "broken"), start=1):
+        folder = tmp_path / "bundled" / "word" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "word.txt").write_text(word)
+        write_manifest(
+            folder,
+            model="word",
+            version=number,
+            backend="word",
+            languages=[],
+            recipe="tests",
+            licence="Apache-2.0",
+        )
+    repository = Repository(tmp_path / "var", tmp_path / "bundled")
+    deploy(repository, "word", {"champion": 1}, 0)
+    return repository
+
+
+@pytest.fixture
+async def served(repository: Repository) -> AsyncIterator[Served[Word]]:
+    served = Served(repository, "word", Word, poll_seconds=0.01)
+    await served.start()
+    yield served
+    await served.stop()
+
+
+async def until_serves(served: Served[Word], number: int) -> None:
+    async with asyncio.timeout(5):
+        while served.ready() != (True, f"version {number}"):
+            await asyncio.sleep(0.005)
+
+
+async def test_a_lease_outlives_the_swap(repository: Repository, served: Served[Word]) -> None:
+    async with served.acquire() as old:
+        deploy(repository, "word", {"champion": 2}, 1)
+        await until_serves(served, 2)
+        async with served.acquire() as new:
+            assert (old.model.text, new.model.text) == ("one", "two")
+        assert not old.model.closed
+    assert old.model.closed
+
+
+async def test_a_broken_version_is_reported_and_the_old_one_goes_on(
+    repository: Repository, served: Served[Word], caplog: pytest.LogCaptureFixture
+) -> None:
+    deploy(repository, "word", {"champion": 3}, 1)
+    await asyncio.sleep(0.1)
+    assert served.ready() == (True, "version 1")
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["word: does not load"]
+    deploy(repository, "word", {"champion": 2}, 2)
+    await until_serves(served, 2)
+
+
+async def test_a_version_may_be_asked_for(repository: Repository, served: Served[Word]) -> None:
+    async with served.acquire(2) as lease:
+        assert lease.model.text == "two"
+    async with served.acquire(1) as lease:
+        assert lease.model.text == "one"
+    with pytest.raises(NotFound):
+        async with served.acquire(9):
+            pass
+
+
+async def test_a_dead_model_is_built_again(served: Served[Word]) -> None:
+    async with served.acquire() as lease:
+        dead = lease.model
+        dead.alive = False
+    async with asyncio.timeout(5):
+        while not served.ready()[0]:
+            await asyncio.sleep(0.005)
+    async with served.acquire() as lease:
+        assert lease.model is not dead
+    assert dead.closed
+
+
+async def test_without_a_version_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    served = Served(Repository(tmp_path / "var", tmp_path / "none"), "word", Word)
+    await served.start()
+    assert served.ready() == (False, "there is no model word")
+    with pytest.raises(Unavailable, match="there is no model word"):
+        async with served.acquire():
+            pass
+    await served.stop()
+
+
+async def test_a_refused_champion_is_not_loaded_at_every_poll(
+    repository: Repository, served: Served[Word]
+) -> None:
+    deploy(repository, "word", {"champion": 3}, 1)
+    await asyncio.sleep(0.1)
+    loads = 0
+
+    def count(version: Version) -> Word:
+        nonlocal loads
+        loads += 1
+        return Word(version)
+
+    served.load = count
+    await asyncio.sleep(0.1)
+    assert loads == 0
