@@ -1,0 +1,61 @@
+# Every target makes what it needs; `make run` and `make test` are all a newcomer has to know.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+SERVICES := stt,nlu,generator,tts,gateway,cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help setup trainer dev run models check test test-all bench quality docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.setup ## the environment with all services, without torch
+trainer: $(VENV)/.trainer ## torch and what the recipes need, on top of it
+dev: $(VENV)/.dev ## what check and test need, on top of both
+
+$(VENV)/.setup: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable ".[$(SERVICES)]"
+	@touch $@
+
+# torch first and by exact version: a plain `torch` brings gigabytes of CUDA.
+$(VENV)/.trainer: $(VENV)/.setup
+	$(PIP) torch==2.13.0
+	$(PIP) --editable ".[$(SERVICES),trainer]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.trainer
+	$(PIP) --editable ".[$(SERVICES),trainer,dev]"
+	@touch $@
+
+run: setup ## everything in one process on http://127.0.0.1:8080
+	@exec $(BIN)/python -m services
+
+models: trainer ## make the bundled model versions again (an hour; reads the data sets)
+	$(BIN)/python -m trainer.recipes
+
+check: dev ## format, lint, types, fast tests of the shared library
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_imports.py tests/core -m "not slow"
+
+test: dev ## all tests but the slow ones
+	$(BIN)/pytest -m "not slow and not docker and not gpu"
+
+test-all: dev ## the slow ones too
+	$(BIN)/pytest -m "not docker and not gpu"
+
+bench: dev ## speed: ratios against the bare engines, in one run
+	$(BIN)/python -m bench speed
+
+quality: dev ## accuracy against the bars
+	$(BIN)/python -m bench quality
+
+docs: dev ## write what is generated: settings, OpenAPI, JSON Schema of packs
+	$(BIN)/python -m services.docs
+
+clean: ## forget the environment; var/ stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
