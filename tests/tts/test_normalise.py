@@ -1,0 +1,54 @@
+"""services/tts/normalise.py"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.tts.normalise import spoken
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("a refund of $12.50", "a refund of twelve dollars fifty cents"),
+        ("$1,250", "one thousand, two hundred and fifty dollars"),
+        ("on 2026-08-03 at 18:05", "on August third, twenty twenty-six at eighteen oh five"),
+        ("March 21 to April 19", "March twenty-first to April nineteenth"),
+        ("the 3rd of 12", "the third of twelve"),
+        ("order 12345678", "order one two three four five six seven eight"),
+        ("100% sure 🙂", "one hundred per cent sure"),
+        ("at 9:00", "at nine o'clock"),
+        ("3.5 litres", "three point five litres"),
+    ],
+)
+def test_english_figures_become_words(written: str, words: str) -> None:
+    assert spoken(written, "en") == words
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("Возврат 1 250,50 ₽", "Возврат одна тысяча двести пятьдесят рублей пятьдесят копеек"),
+        ("3 августа", "третьего августа"),
+        ("03.08.2026", "третьего августа две тысячи двадцать шестого года"),
+        ("21%", "двадцать один процент"),
+        ("в 18:05", "в восемнадцать ноль пять"),
+        ("с 5-го этажа", "с пятого этажа"),
+        ("2 руб. сдачи", "два рубля сдачи"),
+        ("31.02.2026", "31.02.2026"),
+    ],
+)
+def test_russian_figures_become_words(written: str, words: str) -> None:
+    assert spoken(written, "ru") == words
+
+
+@given(st.text(max_size=300), st.sampled_from(["en", "ru", "de"]))
+def test_any_text_can_be_read(text: str, language: str) -> None:
+    assert "\n" not in spoken(text, language)
+
+
+@given(st.integers(0, 10**30), st.sampled_from(["en", "ru"]))
+def test_no_figure_is_left(number: int, language: str) -> None:
+    assert not any(c.isdigit() for c in spoken(str(number), language))
