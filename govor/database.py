@@ -1,0 +1,441 @@
+"""The tables, and one thread a process that writes them.
+
+SQLAlchemy Core on synchronous drivers (sqlite3, psycopg 3): one schema on SQLite and PostgreSQL.
+Nothing here runs on the event loop, and nothing waits for a database that is away: `Database.run`
+raises `Unavailable` after its timeout, and at once while an earlier transaction has hung for longer
+than that. Callers then go on from memory and spool (`govor.spool`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Double,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
+
+from govor.errors import Unavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REVISION = "0001"
+"""The Alembic revision this code was written for; a test compares it with the scripts."""
+
+_MIGRATION_LOCK = 0x676F766F72  # "govor": the key of PostgreSQL's advisory lock
+
+
+class Clean(TypeDecorator[str]):
+    """Text that both databases take: PostgreSQL refuses NUL, and neither encodes a lone surrogate,
+    which a JSON body may hold as an escape."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC time: `timestamptz` on PostgreSQL; SQLite keeps no zone, so it is put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData()
+
+conversation = Table(
+    "conversation",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("domain", Clean, nullable=False),
+    Column("language", Clean),
+    Column("subject", Clean),
+    Column("consent", Clean, nullable=False),
+    # Slots as the user gave them, not masked: working memory, emptied after a day of silence.
+    Column("state", JSON, nullable=False),
+    # Counts the turns written; a turn is written only over the version it was opened at.
+    Column("version", Integer, nullable=False),
+    Column("lease_holder", Clean),
+    Column("lease_until", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    # A deleted conversation leaves its id for a day, so that what was under way does not revive it.
+    Column("deleted_at", Instant),
+    Index("conversation_updated_at", "updated_at"),
+    Index("conversation_subject", "subject"),
+)
+
+turn = Table(
+    "turn",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("conversation_id", ForeignKey("conversation.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("language", Clean, nullable=False),
+    Column("utterance", Clean),
+    Column("intent", Clean),
+    Column("confidence", Double),
+    Column("reply", Clean),
+    Column("steps", JSON, nullable=False),
+    Column("degraded", JSON, nullable=False),
+    Index("turn_conversation", "conversation_id", "at"),
+    Index("turn_at", "at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("turn_id", ForeignKey("turn.id", ondelete="CASCADE"), nullable=False),
+    Column("conversation_id", ForeignKey("conversation.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("rating", Integer, nullable=False),
+    Column("corrected_transcript", Clean),
+    Column("corrected_intent", Clean),
+    Column("corrected_entities", JSON(none_as_null=True)),
+    Column("comment", Clean),
+    Index("feedback_turn", "turn_id"),
+    Index("feedback_conversation", "conversation_id"),
+    Index("feedback_at", "at"),
+)
+
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("scope", Clean, nullable=False),
+    Column("principal", Clean, nullable=False),
+    Column("key", Clean, nullable=False),
+    Column("body_digest", Clean, nullable=False),
+    Column("answer", JSON(none_as_null=True)),
+    Column("conversation_id", Clean),
+    Column("holder", Clean, nullable=False),
+    Column("held_until", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    PrimaryKeyConstraint("scope", "principal", "key"),
+    Index("idempotency_key_created_at", "created_at"),
+    Index("idempotency_key_conversation", "conversation_id"),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("name", Clean, primary_key=True),
+    Column("digest", Clean, nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked", Boolean, nullable=False),
+)
+
+# No foreign keys: predictions are written by other services, and before their turn is.
+prediction = Table(
+    "prediction",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("conversation_id", Clean),
+    Column("turn_id", Clean),
+    Column("subject", Clean),
+    Column("consent", Clean, nullable=False),
+    Column("service", Clean, nullable=False),
+    Column("model", Clean, nullable=False),
+    Column("version", Integer),
+    Column("variant", Clean),
+    Column("language", Clean),
+    Column("input", Clean),
+    Column("output", Clean),
+    Column("input_chars", Integer),
+    Column("output_chars", Integer),
+    Column("input_seconds", Double),
+    Column("output_seconds", Double),
+    Column("intent", Clean),
+    Column("confidence", Double),
+    Column("timings", JSON, nullable=False),
+    Column("status", Clean, nullable=False),
+    Index("prediction_at", "at"),
+    Index("prediction_conversation", "conversation_id"),
+    Index("prediction_subject", "subject"),
+)
+
+deployment_event = Table(
+    "deployment_event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("model", Clean, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Index("deployment_event_model", "model", "generation"),
+)
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for one thread; its waits are bounded on both databases."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, Path(parsed.database or ""))
+    # Keepalives and tcp_user_timeout find a machine that vanished, the server's own timeouts end
+    # what is stuck behind a lock. A ping before each transaction costs 0.1 ms and reconnects.
+    return create_engine(
+        url,
+        pool_size=1,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 3,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+            "options": "-c statement_timeout=10s -c lock_timeout=5s "
+            "-c idle_in_transaction_session_timeout=30s",
+        },
+    )
+
+
+def _sqlite_engine(url: str, file: Path) -> Engine:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch(mode=0o600)  # what people said; -wal and -shm inherit the mode
+    engine = create_engine(
+        url,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"timeout": 5.0, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is deferred; ours is not
+        connection.execute("PRAGMA journal_mode=WAL")
+        # No fsync a commit: a killed process loses nothing, a power cut the last moments.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that begins by reading and then writes fails at once when another wrote
+        # in between; one that is immediate waits its turn (busy_timeout).
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows whose primary key is not there yet."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    if rows:
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
+
+
+Job = tuple["Future[Any]", Callable[[Connection], Any]]
+
+
+class Database:
+    """One thread, one connection, transactions in the order they were asked for.
+
+    A part of a service: it is ready unless the schema is another revision than this code's. A
+    database that is away does not make a service unready: it works from memory and spool.
+    """
+
+    def __init__(self, url: str, *, watch_seconds: float = 5.0) -> None:
+        self.url = url
+        self.away = False
+        self._engine = make_engine(url)
+        self._watch_seconds = watch_seconds
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._running_since: float | None = None
+        self._revision: str | None = REVISION
+        self._watcher: asyncio.Task[None] | None = None
+        # A daemon: a process must be able to end while PostgreSQL hangs.
+        self._thread = threading.Thread(target=self._work, name="database", daemon=True)
+
+    async def start(self) -> None:
+        self._thread.start()
+        await self._look()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Let the transactions under way finish, for at most a second."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, 1.0)
+
+    def ready(self) -> tuple[bool, str]:
+        if self._revision != REVISION:
+            return False, f"revision {self._revision}, {REVISION} is needed: run the migration"
+        return True, "away" if self.away else "ok"
+
+    async def run(self, work: Callable[[Connection], T], timeout: float = 5.0) -> T:
+        """`work` in a transaction of its own; its result.
+
+        Raises `Unavailable` when that takes longer than `timeout` seconds or the connection is
+        lost. A transaction that had begun may still be committed after that: `work` must be
+        harmless when it is repeated.
+        """
+        since = self._running_since
+        if since is not None and time.monotonic() - since > timeout:
+            raise _unavailable("an earlier transaction hangs")
+        future: Future[T] = Future()
+        self._jobs.put((future, work))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        except TimeoutError:
+            self.away = True
+            raise _unavailable(f"no answer within {timeout:g} s") from None
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, work = job
+            if future.set_running_or_notify_cancel():
+                self._running_since = time.monotonic()
+                try:
+                    future.set_result(self._transaction(work))
+                except BaseException as error:
+                    future.set_exception(error)
+                self._running_since = None
+            del job, future, work
+        self._engine.dispose()
+
+    def _transaction(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with self._engine.begin() as connection:
+                result = work(connection)
+        except (IntegrityError, DataError, ProgrammingError, NotSupportedError):
+            raise  # our mistake, not the database's absence
+        except DBAPIError as error:
+            self.away = True
+            raise _unavailable(str(error.orig)) from error
+        self.away = False
+        return result
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._watch_seconds)
+            await self._look()
+
+    async def _look(self) -> None:
+        with contextlib.suppress(Unavailable):
+            self._revision = await self.run(read_revision, 1.0)
+
+
+def _unavailable(why: str) -> Unavailable:
+    return Unavailable(f"the database is away: {why}", code="database_unavailable")
+
+
+def read_revision(connection: Connection) -> str | None:
+    """The revision of the schema; None before the first migration."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def migrate(url: str) -> None:
+    """Bring the schema to this code's revision; safe when several processes do it at once.
+
+    Only the embedded start and the one-shot `init` call it. One transaction, under SQLite's write
+    lock or an advisory lock of PostgreSQL.
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "govor:migrations")
+    engine = make_engine(url)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """An API key as it is stored: `digest` is the SHA-256 of the key, in hex."""
+
+    name: str
+    digest: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+def read_api_keys(connection: Connection) -> list[KeyRow]:
+    """The keys that are not revoked; whoever compares them looks at `expires_at`."""
+    rows = connection.execute(select(api_key).where(~api_key.c.revoked)).all()
+    return [KeyRow(row.name, row.digest, tuple(row.scopes), row.expires_at) for row in rows]
+
+
+def record_deployment(url: str, change: Mapping[str, Any]) -> None:
+    """Write down a deployment that took effect: its `model`, what was `before` and is `after`.
+
+    Synchronous, with a connection of its own: `govor.repository.deploy` is called a few times a
+    day, by commands too. Files serve, tables explain: without a database the log has to do.
+    """
+    engine = make_engine(url)
+    after = change["after"]
+    row = {"at": datetime.now(UTC), "generation": after["generation"], **change}
+    try:
+        with engine.begin() as connection:
+            connection.execute(insert(deployment_event), row)
+    except DBAPIError as error:
+        log.error("deployment of %s not recorded (%s): %s", change["model"], error.orig, after)
+    finally:
+        engine.dispose()
