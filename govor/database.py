@@ -105,7 +105,7 @@ conversation = Table(
     Column("subject", Clean),
     Column("consent", Clean, nullable=False),
     # Slots as the user gave them, not masked: working memory, emptied after a day of silence.
-    Column("state", JSON, nullable=False),
+    Column("state", JSON(none_as_null=True)),
     # Counts the turns written; a turn is written only over the version it was opened at.
     Column("version", Integer, nullable=False),
     Column("lease_holder", Clean),

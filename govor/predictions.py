@@ -135,7 +135,7 @@ class PredictionLog:
             try:
                 await self._database.run(partial(_insert, records=records), 2.0)
             except (Unavailable, SQLAlchemyError):
-                if not await asyncio.to_thread(self._spool.write, records):
+                if await asyncio.to_thread(self._spool.write, records) is None:
                     self._dropped(len(batch))
             # Only now, so that a flush that is cancelled half-way is repeated and loses nothing.
             for _ in batch:

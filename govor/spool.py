@@ -31,23 +31,26 @@ class Spool:
         self._size_bytes = 0
         self.files()
 
-    def write(self, records: Sequence[Record]) -> bool:
-        """Keep a batch; False when there is no room for it (or no disk)."""
+    def write(self, records: Sequence[Record]) -> Path | None:
+        """Keep a batch: its file, which is there until the database holds it.
+
+        None when there is no room for it (or no disk).
+        """
         data = "".join(json.dumps(record) + "\n" for record in records).encode()
         if self._size_bytes + len(data) > self.max_bytes:
-            return False
+            return None
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}"
         part = self.folder / f"{name}.part"
         try:
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
-            part.rename(part.with_suffix(".jsonl"))
+            kept = part.rename(part.with_suffix(".jsonl"))
         except OSError as error:
             log.error("spool %s: %s", self.folder, error)
             part.unlink(missing_ok=True)
-            return False
+            return None
         self._size_bytes += len(data)
-        return True
+        return kept
 
     def files(self) -> list[Path]:
         """The batches, oldest first; the folder is measured again on the way."""

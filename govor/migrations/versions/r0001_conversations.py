@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("language", sa.Text),
         sa.Column("subject", sa.Text),
         sa.Column("consent", sa.Text, nullable=False),
-        sa.Column("state", sa.JSON, nullable=False),
+        sa.Column("state", sa.JSON),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("lease_holder", sa.Text),
         sa.Column("lease_until", INSTANT),
