@@ -15,6 +15,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 Consent = Literal["answer", "store", "audio", "train"]
 
 
+class ConfigurationError(Exception):
+    """What the operator must change before a service starts: one line, naming the setting."""
+
+
 class Settings(BaseSettings):
     """What every service reads."""
 
@@ -95,6 +99,14 @@ class Settings(BaseSettings):
     @property
     def secrets_folder(self) -> Path:
         return self.var_folder / "secrets"
+
+    @property
+    def internal_key_path(self) -> Path:
+        return self.internal_key_file or self.secrets_folder / "internal.key"
+
+    @property
+    def subject_secret_path(self) -> Path:
+        return self.subject_secret_file or self.secrets_folder / "subject.key"
 
     @property
     def repository_folder(self) -> Path:

@@ -94,7 +94,10 @@ class NotFound(GovorError):
 
 
 class MethodNotAllowed(InvalidRequest):
+    """`allow` are the methods that the path has, sent as `Allow`."""
+
     status, code = 405, "method_not_allowed"
+    allow: tuple[str, ...] = ()
 
 
 class Conflict(InvalidRequest):

@@ -1,0 +1,135 @@
+"""Every metric by name, with its labels and buckets.
+
+A `Metrics` belongs to one app and has a registry of its own: on a shared one only the first app of
+a process would be counted.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+# Seconds: from a single query of the small classifier to a long generation.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+OUTCOMES = ("ok", "invalid", "shed", "deadline", "cancelled", "error")
+
+
+class Metrics:
+    """What one service counts. Labels are bounded: models, packs and intents that exist."""
+
+    def __init__(self, service: str, registry: CollectorRegistry | None = None) -> None:
+        self.service = service
+        self.registry = registry or CollectorRegistry(auto_describe=True)
+        model = ("service", "model")
+        self.requests = self._counter(
+            "model_requests_total", "Requests by outcome.", (*model, "outcome")
+        )
+        self.request_duration = self._histogram(
+            "model_request_duration_seconds", "A request from its first to its last byte."
+        )
+        self.queue_duration = self._histogram(
+            "model_queue_duration_seconds", "The wait for a batch."
+        )
+        self.infer_duration = self._histogram("model_infer_duration_seconds", "The run of a batch.")
+        self.batch_size = self._histogram("model_batch_size", "Requests in a batch.", _SIZES)
+        self.ready = Gauge("model_ready", "1 when a version serves.", model, registry=self.registry)
+        self.info = Gauge(
+            "model_info",
+            "1 for the version that serves.",
+            (*model, "version", "backend"),
+            registry=self.registry,
+        )
+        self.decode_steps = self._own_counter(
+            "generator_decode_steps_total", "Steps of the decoder, whatever their batch."
+        )
+        self.sphinx_chunks = self._own_counter(
+            "stt_sphinx_chunks_total", "Chunks of audio that worker processes decoded."
+        )
+        self.synthesis_chunks = self._counter(
+            "tts_synthesis_chunks_total", "Chunks of audio that engines made.", ("engine",)
+        )
+        self.turns = self._counter("turns_total", "Turns of conversations.", ("domain", "channel"))
+        self.degraded = self._counter(
+            "turns_degraded_total", "Turns in which a part did not do its share.", ("part",)
+        )
+        self.intents = self._counter("intents_total", "Recognised intents.", ("domain", "intent"))
+        self.feedback = self._counter("feedback_total", "Ratings of turns.", ("rating",))
+        self.spooled = self._own_counter(
+            "records_spooled_total", "Rows that went to disk because the database was away."
+        )
+        self.dropped = self._own_counter(
+            "records_dropped_total", "Rows that found neither database nor room on disk."
+        )
+
+    def observe_request(self, model: str, outcome: str, seconds: float) -> None:
+        self.requests.labels(self.service, model, outcome).inc()
+        self.request_duration.labels(self.service, model).observe(seconds)
+
+    def observe_batch(
+        self, model: str, size: int, waits: Sequence[float], run_seconds: float
+    ) -> None:
+        """What a `Batcher` tells of each batch, once `model` is bound."""
+        queue = self.queue_duration.labels(self.service, model)
+        for wait in waits:
+            queue.observe(wait)
+        self.infer_duration.labels(self.service, model).observe(run_seconds)
+        self.batch_size.labels(self.service, model).observe(size)
+
+    def serves(self, model: str, version: int, backend: str) -> None:
+        """Notes the version that answers from now on."""
+        self.info.remove_by_labels({"service": self.service, "model": model})
+        self.info.labels(self.service, model, str(version), backend).set(1)
+        self.ready.labels(self.service, model).set(1)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _own_counter(self, name: str, text: str) -> Counter:
+        """A counter without further labels; `service` keeps apart what `Merged` puts together."""
+        return self._counter(name, text, ("service",)).labels(self.service)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+        labels = ("service", "model")
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+
+class Merged(Collector):
+    """Several registries as one: families of one name become one family."""
+
+    def __init__(self, registries: Iterable[CollectorRegistry]) -> None:
+        self._registries = tuple(registries)
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for registry in self._registries:
+            for family in registry.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
+        yield from families.values()
+
+
+def serve(registries: Iterable[CollectorRegistry], host: str, port: int) -> tuple[int, object]:
+    """Answers `/metrics` on a thread and a port of its own: the port, and the server to stop.
+
+    Raises `OSError` when the port is taken.
+    """
+    registry = CollectorRegistry()
+    registry.register(Merged(registries))
+    if platform.system() == "Linux":
+        ProcessCollector(registry=registry)
+    server, _ = start_http_server(port, host, registry)
+    return server.server_port, server

@@ -1,0 +1,223 @@
+"""The service factory: what every service has besides its verb.
+
+Health, readiness, version, metrics, request ids, keys, limits, errors of one shape, and
+documentation that needs no network. The parts of a service (its models, its workers) start with the
+app and stop with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+from swagger_ui_bundle import swagger_ui_path
+
+from govor import openapi
+from govor.config import Settings
+from govor.door import Door, Frame
+from govor.errors import (
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Unprocessable,
+    from_body,
+)
+from govor.keys import ADMIN, SPEAK, Keyring, KeyRow, Principal, secret
+from govor.metrics import Metrics
+
+PUBLIC = ("/healthz", "/readyz", "/version", "/docs", "/docs/", "/openapi.json")
+"""Paths that need no key in any service."""
+
+
+class Part(Protocol):
+    """What a service is made of: it starts, it stops, it says whether it can work."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def ready(self) -> tuple[bool, str]: ...
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_service(
+    name: str,
+    settings: Settings,
+    *,
+    description: str,
+    parts: Mapping[str, Part],
+    lifespan: Lifespan | None = None,
+    key_table: Callable[[], Iterable[KeyRow]] | None = None,
+    public: Sequence[str] = (),
+    document: Path | None = None,
+) -> FastAPI:
+    """A FastAPI app with everything but its own routes.
+
+    `parts` start together, `/readyz` names them; `lifespan` is entered before them. `key_table`
+    reads the keys of the database, `public` are more paths without a key, `document` is an OpenAPI
+    document to serve instead of the app's own. `app.state` holds `settings`, `metrics`, `keyring`,
+    `subject_secret`, `verbs`, and `limiter` (none: the public door sets one).
+    """
+    keyring = Keyring(settings, key_table)
+    parts = {**parts, "keys": keyring}
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(app) if lifespan else _nothing(), _running(parts):
+            yield
+            app.state.draining = True
+
+    app = FastAPI(
+        title=f"Govor {name}",
+        description=description,
+        version=version("govor"),
+        lifespan=run,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=openapi.ERRORS,
+    )
+    app.state.service = name
+    app.state.settings = settings
+    app.state.metrics = Metrics(name)
+    app.state.keyring = keyring
+    app.state.subject_secret = secret(settings.subject_secret_path)
+    app.state.limiter = None
+    app.state.verbs = {}
+    app.state.draining = False
+    app.user_middleware = _layers(app, settings, public)
+    app.add_exception_handler(HTTPException, _raise_http)
+    app.add_exception_handler(RequestValidationError, _raise_invalid)
+    _add_health(app, parts)
+    _add_documents(app, document)
+    return app
+
+
+def requires(scope: str) -> Callable[[Request], Principal]:
+    """A FastAPI dependency: the caller, who has this scope (`Forbidden`)."""
+
+    def principal(request: Request) -> Principal:
+        caller: Principal = request.state.principal
+        if scope not in caller.scopes:
+            raise Forbidden(f"the key lacks the scope {scope}")
+        return caller
+
+    return principal
+
+
+speaker, administrator = requires(SPEAK), requires(ADMIN)
+
+
+def _layers(app: FastAPI, settings: Settings, public: Sequence[str]) -> list[Middleware]:
+    layers = [Middleware(Frame)]
+    if settings.cors_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=["X-Request-ID", "X-Model", "X-Model-Version", "Retry-After"],
+            )
+        )
+    state = app.state
+    layers.append(Middleware(Door, state=state, verbs=state.verbs, public=(*PUBLIC, *public)))
+    return layers
+
+
+def _add_health(app: FastAPI, parts: Mapping[str, Part]) -> None:
+    @app.get("/healthz", summary="Whether the process lives", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Whether all parts can work", tags=["health"])
+    async def readyz() -> JSONResponse:
+        states = {part: one.ready() for part, one in parts.items()}
+        ready = all(ok for ok, _ in states.values()) and not app.state.draining
+        named = {part: {"ready": ok, "detail": detail} for part, (ok, detail) in states.items()}
+        return JSONResponse({"ready": ready, "parts": named}, 200 if ready else 503)
+
+    @app.get("/version", summary="Which code answers", tags=["health"])
+    async def version_of_code() -> dict[str, str]:
+        return {"name": "govor", "service": app.state.service, "version": app.version}
+
+
+def _add_documents(app: FastAPI, document: Path | None) -> None:
+    app.openapi = lambda: openapi.document_of(app)  # type: ignore[method-assign]
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi_json() -> Any:
+        return FileResponse(document) if document else JSONResponse(app.openapi())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=app.title,
+            swagger_js_url="docs/swagger-ui-bundle.js",
+            swagger_css_url="docs/swagger-ui.css",
+            swagger_favicon_url="docs/favicon-32x32.png",
+        )
+
+    app.mount("/docs/", StaticFiles(directory=swagger_ui_path))
+
+
+@asynccontextmanager
+async def _running(parts: Mapping[str, Part]) -> AsyncIterator[None]:
+    """Starts all parts together; stops, in the other order, those that started."""
+    tasks = {name: asyncio.ensure_future(part.start()) for name, part in parts.items()}
+    try:
+        if tasks:
+            await asyncio.wait(tasks.values())
+        for task in tasks.values():
+            task.result()
+        yield
+    finally:
+        for name, part in reversed(list(parts.items())):
+            if tasks[name].done() and not tasks[name].cancelled() and not tasks[name].exception():
+                await part.stop()
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def _raise_http(request: Request, error: Exception) -> Any:
+    """The framework's own refusals (404, 405 ...) as ours; `govor.door` renders them."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        raise NotFound(f"there is no {request.url.path}", code="route_not_found")
+    if error.status_code == 405:
+        wrong = MethodNotAllowed(f"{request.url.path} does not take {request.method}")
+        allowed = (error.headers or {}).get("Allow", "")
+        wrong.allow = tuple(sorted(method.strip() for method in allowed.split(",")))
+        raise wrong
+    raise from_body(error.status_code, {"error": {"message": error.detail}})
+
+
+def _raise_invalid(request: Request, error: Exception) -> Any:
+    """FastAPI's validation of paths, queries and bodies in our shape."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        raise InvalidRequest("the body is not JSON", code="invalid_json")
+    place = [str(part) for part in first["loc"][1:]]
+    message = first["msg"].removeprefix("Value error, ")
+    raise Unprocessable(message, param=".".join(place)[:100] or None)
