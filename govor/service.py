@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 from govor import openapi
 from govor.config import Settings
@@ -175,7 +175,7 @@ def _add_documents(app: FastAPI, document: Path | None) -> None:
             swagger_favicon_url="docs/favicon-32x32.png",
         )
 
-    app.mount("/docs/", StaticFiles(directory=swagger_ui_path))
+    app.mount("/docs/", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
 
 
 @asynccontextmanager
