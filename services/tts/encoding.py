@@ -71,8 +71,9 @@ class Encoder:
         if self._container is not None:
             return header + self._container.feed(samples, last)
         if self._format == "ulaw":
-            return header + mulaw_encode(samples)
-        return header + bytes(samples.astype("<i2"))
+            return header + mulaw_encode(samples.astype(np.float32) / np.float32(32768))
+        pcm: bytes = samples.astype("<i2").tobytes()
+        return header + pcm
 
     def finish(self) -> bytes:
         """The end of the stream."""

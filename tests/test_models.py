@@ -1,0 +1,55 @@
+"""The bundled model versions: whole, small, and made of what may be shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from govor.config import Settings
+from govor.repository import Repository, Version
+
+BUNDLED = Settings().bundled_folder
+MODELS = ("generator", "nlu", "stt-en", "stt-ru", "tts-en", "tts-ru", "vad")
+# Collections that are for evaluation alone: neither they nor what learnt from them is shipped.
+NOT_TO_SHIP = ("horoscopes", "atis", "cola", "sst2", "rusentiment", "sentirueval")
+
+
+def bundled(model: str) -> Version:
+    repository = Repository(Path("/nonexistent"), BUNDLED)
+    champion = repository.deployment(model).champion
+    assert champion is not None
+    return repository.open(model, champion)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_bundled_version_is_what_its_manifest_says(model: str) -> None:
+    version = bundled(model)
+    on_disk = {
+        path.relative_to(version.folder).as_posix()
+        for path in version.folder.rglob("*")
+        if path.is_file()
+    }
+    assert on_disk == set(version.manifest.files) | {"manifest.json"}
+    assert version.manifest.licence
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_source_is_one_that_may_not_be_shipped(model: str) -> None:
+    for dataset in bundled(model).manifest.datasets:
+        named = f"{dataset.name} {dataset.source}".lower()
+        # `rucola` may be shipped and has `cola` in its name.
+        assert not any(word in named.replace("rucola", "") for word in NOT_TO_SHIP), named
+        assert dataset.licence
+
+
+@pytest.mark.parametrize("model", ["generator", "nlu", "vad"])
+def test_a_trained_version_names_its_sources(model: str) -> None:
+    manifest = bundled(model).manifest
+    assert manifest.datasets
+    assert manifest.recipe.startswith("trainer/recipes/")
+
+
+def test_they_are_small_together() -> None:
+    size = sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file())
+    assert size <= 40e6, f"{size / 1e6:.1f} MB"
