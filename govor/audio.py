@@ -29,6 +29,8 @@ SNIFFED = frozenset({"application/octet-stream", "application/ogg", "application
 MIN_RATE, MAX_RATE = 4_000, 192_000
 MAX_CHANNELS = 16
 BLOCK = 1 << 16
+# What libsndfile says of a FLAC that was streamed, and then cannot read it.
+UNKNOWN_FRAMES = (1 << 63) - 1
 """Samples decoded between two looks at the limit."""
 
 
@@ -193,6 +195,9 @@ def _read_soundfile(data: bytes) -> tuple[int, Iterator[Samples]]:
         file = soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.SoundFileError, ValueError):
         # RIFF holds codecs that only FFmpeg knows.
+        return _read_container(data)
+    if file.frames == UNKNOWN_FRAMES:
+        file.close()
         return _read_container(data)
     _check(file.samplerate, file.channels)
 
