@@ -61,8 +61,12 @@ def read_keys(path: Path) -> list[KeyRow]:
 
     Raises `ConfigurationError` naming the line.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"GOVOR_KEYS_FILE: {path} cannot be read: {error}") from None
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:

@@ -8,7 +8,7 @@ app and stop with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from prometheus_fastapi_instrumentator import Instrumentator
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -26,9 +27,10 @@ from starlette.staticfiles import StaticFiles
 
 from govor import openapi
 from govor.config import Settings
-from govor.door import Door, Frame
+from govor.door import Door, Frame, headers_of
 from govor.errors import (
     Forbidden,
+    GovorError,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
@@ -45,7 +47,7 @@ PUBLIC = ("/healthz", "/readyz", "/version", "/docs", "/docs/", "/openapi.json")
 class Part(Protocol):
     """What a service is made of: it starts, it stops, it says whether it can work."""
 
-    async def start(self) -> None: ...
+    def start(self) -> Coroutine[Any, Any, None]: ...
 
     async def stop(self) -> None: ...
 
@@ -101,9 +103,10 @@ def create_service(
     app.state.limiter = None
     app.state.verbs = {}
     app.state.draining = False
-    app.user_middleware = _layers(app, settings, public)
-    app.add_exception_handler(HTTPException, _raise_http)
-    app.add_exception_handler(RequestValidationError, _raise_invalid)
+    Instrumentator().add(app.state.metrics.observe_route).instrument(app)
+    app.user_middleware = [*_layers(app, settings, public), *app.user_middleware]
+    for kind in (GovorError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer)
     _add_health(app, parts)
     _add_documents(app, document)
     return app
@@ -181,17 +184,21 @@ def _add_documents(app: FastAPI, document: Path | None) -> None:
 @asynccontextmanager
 async def _running(parts: Mapping[str, Part]) -> AsyncIterator[None]:
     """Starts all parts together; stops, in the other order, those that started."""
-    tasks = {name: asyncio.ensure_future(part.start()) for name, part in parts.items()}
+    tasks = {name: asyncio.create_task(part.start()) for name, part in parts.items()}
     try:
-        if tasks:
-            await asyncio.wait(tasks.values())
-        for task in tasks.values():
-            task.result()
+        await asyncio.gather(*tasks.values())
         yield
     finally:
+        for task in tasks.values():
+            task.cancel()
+        ends = dict(zip(tasks, await _ends(tasks.values()), strict=True))
         for name, part in reversed(list(parts.items())):
-            if tasks[name].done() and not tasks[name].cancelled() and not tasks[name].exception():
+            if ends[name] is None:
                 await part.stop()
+
+
+async def _ends(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException | None]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -199,25 +206,32 @@ async def _nothing() -> AsyncIterator[None]:
     yield
 
 
-def _raise_http(request: Request, error: Exception) -> Any:
-    """The framework's own refusals (404, 405 ...) as ours; `govor.door` renders them."""
-    assert isinstance(error, HTTPException)
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    """An error of a FastAPI route, or the framework's own, in our shape."""
+    match error:
+        case HTTPException():
+            error = _of_framework(request, error)
+        case RequestValidationError():
+            error = _of_validation(error)
+    assert isinstance(error, GovorError)
+    return JSONResponse(error.body(), error.status, headers_of(error))
+
+
+def _of_framework(request: Request, error: HTTPException) -> GovorError:
     if error.status_code == 404:
-        raise NotFound(f"there is no {request.url.path}", code="route_not_found")
+        return NotFound(f"there is no {request.url.path[:100]}", code="route_not_found")
     if error.status_code == 405:
         wrong = MethodNotAllowed(f"{request.url.path} does not take {request.method}")
         allowed = (error.headers or {}).get("Allow", "")
         wrong.allow = tuple(sorted(method.strip() for method in allowed.split(",")))
-        raise wrong
-    raise from_body(error.status_code, {"error": {"message": error.detail}})
+        return wrong
+    return from_body(error.status_code, {"error": {"message": error.detail}})
 
 
-def _raise_invalid(request: Request, error: Exception) -> Any:
-    """FastAPI's validation of paths, queries and bodies in our shape."""
-    assert isinstance(error, RequestValidationError)
+def _of_validation(error: RequestValidationError) -> GovorError:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        raise InvalidRequest("the body is not JSON", code="invalid_json")
+        return InvalidRequest("the body is not JSON", code="invalid_json")
     place = [str(part) for part in first["loc"][1:]]
     message = first["msg"].removeprefix("Value error, ")
-    raise Unprocessable(message, param=".".join(place)[:100] or None)
+    return Unprocessable(message, param=".".join(place)[:100] or None)

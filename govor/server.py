@@ -1,0 +1,157 @@
+"""Runs apps on a port until told to stop: one service alone, or all behind one door."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from govor import metrics
+from govor.config import ConfigurationError, Settings
+from govor.keys import is_loopback
+
+log = logging.getLogger(__name__)
+
+# What is in flight at SIGTERM gets this long.
+DRAIN_SECONDS = 10
+
+
+def run(
+    door: ASGIApp, apps: Sequence[FastAPI], settings: Settings, ready: Callable[[str], None]
+) -> None:
+    """Serves `door`, which leads to `apps`, until SIGINT or SIGTERM; then drains and stops.
+
+    `ready` is told the URL once requests are answered. Raises `ConfigurationError` for a port that
+    is taken and for an address that others reach while no key is configured.
+    """
+    _refuse_open_door(apps, settings)
+    with (
+        _bound(settings) as listener,
+        _metrics(apps, settings),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        contextlib.suppress(asyncio.CancelledError),
+    ):
+        runner.run(_Server(door, apps).serve_until_signal(listener, ready))
+
+
+@contextlib.asynccontextmanager
+async def lifespans(apps: Sequence[FastAPI]) -> AsyncIterator[None]:
+    """Enters the lifespans of all apps together, each in a task of its own, and leaves them so."""
+    leave = asyncio.Event()
+
+    async def hold(app: FastAPI, entered: asyncio.Future[None]) -> None:
+        async with app.router.lifespan_context(app):
+            entered.set_result(None)
+            await leave.wait()
+
+    futures = [asyncio.get_running_loop().create_future() for _ in apps]
+    tasks = [asyncio.create_task(hold(*pair)) for pair in zip(apps, futures, strict=True)]
+    try:
+        for task, entered in zip(tasks, futures, strict=True):
+            await asyncio.wait({task, entered}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        yield
+    finally:
+        leave.set()
+        for task, entered in zip(tasks, futures, strict=True):
+            if not entered.done():
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn between the lifespans and the signals, which are ours: stopping is no failure."""
+
+    def __init__(self, door: ASGIApp, apps: Sequence[FastAPI]) -> None:
+        config = uvicorn.Config(
+            door,
+            http="httptools",
+            lifespan="off",
+            access_log=False,  # costs 30-75 % more a request; metrics and our own log tell
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        super().__init__(config)
+        self._apps = apps
+        self._main: asyncio.Task[None] | None = None
+
+    async def serve_until_signal(
+        self, listener: socket.socket, ready: Callable[[str], None]
+    ) -> None:
+        self._main = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        async with lifespans(self._apps):
+            announced = asyncio.create_task(self._announce(listener, ready))
+            await self.serve(sockets=[listener])
+            announced.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def _stop(self) -> None:
+        """The first signal ends the start or begins the drain, one more ends the drain."""
+        for app in self._apps:
+            app.state.draining = True
+        if self.started:
+            self.force_exit, self.should_exit = self.should_exit, True
+        elif self._main is not None:
+            self._main.cancel()
+
+    async def _announce(self, listener: socket.socket, ready: Callable[[str], None]) -> None:
+        while not self.started:
+            await asyncio.sleep(0.01)
+        host, port = listener.getsockname()[:2]
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def _refuse_open_door(apps: Sequence[FastAPI], settings: Settings) -> None:
+    for app in apps:
+        app.state.keyring.reload()
+        if app.state.keyring.open and not is_loopback(settings.host):
+            raise ConfigurationError(
+                f"GOVOR_HOST={settings.host} is reached by others and needs a key: "
+                "name a file of keys in GOVOR_KEYS_FILE"
+            )
+
+
+@contextlib.contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"GOVOR_PORT={settings.port}: cannot listen on {settings.host}: {error.strerror}"
+            ) from None
+        yield listener
+
+
+@contextlib.contextmanager
+def _metrics(apps: Sequence[FastAPI], settings: Settings) -> Iterator[None]:
+    registries = [app.state.metrics.registry for app in apps]
+    try:
+        stop = metrics.serve(registries, settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"GOVOR_METRICS_PORT={settings.metrics_port}: cannot listen on "
+            f"{settings.metrics_host}: {error.strerror}"
+        ) from None
+    try:
+        yield
+    finally:
+        stop()

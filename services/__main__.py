@@ -1,0 +1,93 @@
+"""`python -m services` starts all services in one process, `python -m services stt` one alone."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from govor import logs, server
+from govor.config import ConfigurationError, Settings
+from govor.domains import PackError
+from govor.routes import SERVICES
+
+_TRY = """\
+Govor is ready: open {url} and speak or type, or try
+  curl {url}/v1/converse {json} '{{"text": "What do the stars say for Leo today?"}}'
+  curl {url}/v1/understand {json} '{{"text": "my horoscope for tomorrow"}}'
+  curl {url}/v1/synthesize {json} '{{"text": "The stars are kind today."}}' -o speech.wav
+  curl {url}/v1/transcribe -F file=@speech.wav"""
+_JSON = "-H 'Content-Type: application/json' -d"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs until stopped. A bad configuration is one line and code 2."""
+    parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
+    parser.add_argument("service", nargs="?", choices=SERVICES, help="all of them when absent")
+    service = parser.parse_args(arguments).service
+    try:
+        settings = Settings()
+        logs.configure(settings)
+        _check(settings)
+        if service is None:
+            run_embedded(settings)
+        else:
+            run_alone(service, settings)
+    except ValidationError as error:
+        return _refuse(_explain(error))
+    except (ConfigurationError, SettingsError, PackError) as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def run_embedded(settings: Settings) -> None:
+    from services.embedded import Embedded, create_apps
+
+    apps = create_apps(settings)
+    everything = list(apps.values())
+    server.run(
+        Embedded(apps),
+        everything,
+        settings,
+        lambda url: print(_TRY.format(url=url, json=_JSON), flush=True),
+    )
+
+
+def run_alone(name: str, settings: Settings) -> None:
+    app: FastAPI = importlib.import_module(f"services.{name}.main").create_app()
+    server.run(app, [app], settings, lambda url: print(f"Govor {name} is ready: {url}", flush=True))
+
+
+def _check(settings: Settings) -> None:
+    if not (settings.domains_folder / settings.domain).is_dir():
+        raise ConfigurationError(
+            f"GOVOR_DOMAIN={settings.domain}: there is no such pack in {settings.domains_folder}"
+        )
+    try:
+        settings.var_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"GOVOR_VAR: {settings.var_folder} cannot be made: {error.strerror}"
+        ) from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    return f"GOVOR_{name}={first['input']}: {first['msg']}"
+
+
+def _refuse(line: str) -> int:
+    print(f"govor cannot start: {' '.join(line.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
