@@ -21,7 +21,7 @@ class ConverseOptions(BaseModel):
     user: str | None = Field(None, min_length=1, max_length=256)
     language: str | None = None
     domain: str | None = None
-    reply: list[Literal["text", "audio"]] = Field(default_factory=lambda: ["text"], min_length=1)
+    reply: list[Literal["text", "audio"]] = Field(["text"], min_length=1)
     format: AudioFormat = "wav"
     voice: str | None = None
     consent: Consent | None = None

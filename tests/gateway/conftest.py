@@ -1,0 +1,81 @@
+"""A pack that only these tests know, and a person who talks to its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from govor.domains import Pack, load_pack
+from govor.schemas.nlu import Entity, Intent, Understanding
+from services.gateway import policy
+from services.gateway.dialogue import Event, Heard, Say, State, Step
+
+PACKS = Path(__file__).with_name("packs")
+
+
+@pytest.fixture(scope="session")
+def pack() -> Pack:
+    return load_pack(PACKS / "desk")
+
+
+def understood(
+    text: str, intent: str | None = None, entities: Sequence[Entity] = (), confidence: float = 0.9
+) -> Understanding:
+    found = Intent(name=intent, confidence=confidence)
+    return Understanding(
+        text=text,
+        language="en",
+        intent=found,
+        intent_ranking=[found],
+        entities=list(entities),
+        out_of_scope=intent is None,
+        model="nlu",
+        version=1,
+        timings={},
+    )
+
+
+class Person:
+    """Talks to the policy of a pack: `says` gives the names of the steps that follow."""
+
+    def __init__(self, pack: Pack, language: str = "en") -> None:
+        self.pack, self.language = pack, language
+        self.state = State()
+        self.now = 1_000_000.0
+        self.steps: list[Step] = []
+
+    def says(self, text: str, intent: str | None = None, **values: Any) -> list[str]:
+        """`values` are entities; each must stand in the text as its key's value or by `at`."""
+        entities = [entity_in(text, name, value) for name, value in values.items()]
+        return self.event(Heard(text, understood(text, intent, entities)))
+
+    def event(self, event: Event, later: float = 1.0) -> list[str]:
+        self.now += later
+        state = State.model_validate_json(self.state.model_dump_json())
+        self.state, self.steps = policy.advance(
+            self.pack, state, event, language=self.language, now=self.now, seed=7
+        )
+        return [step.name for step in self.steps]
+
+    @property
+    def words(self) -> str:
+        return " ".join(step.text for step in self.steps if isinstance(step, Say))
+
+    @property
+    def asking(self) -> str | None:
+        return policy.shown(self.pack, self.state).asking
+
+
+def entity_in(text: str, name: str, value: Any) -> Entity:
+    """An entity that covers the word of the text that looks like its value, or the first one."""
+    start = max(text.find(str(value)), 0)
+    end = start + len(str(value)) if str(value) in text else len(text)
+    return Entity(entity=name, value=value, start=start, end=end, confidence=1.0)
+
+
+@pytest.fixture
+def person(pack: Pack) -> Person:
+    return Person(pack)
