@@ -22,10 +22,12 @@ class ConfigurationError(Exception):
 class Settings(BaseSettings):
     """What every service reads."""
 
-    model_config = SettingsConfigDict(env_prefix="GOVOR_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="GOVOR_", extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
 
     home: Path = Path(__file__).resolve().parent.parent
-    """The checkout or image: where `models/` and `domains/` lie."""
+    """The checkout or image, where `models/` and `domains/` lie; where the code is."""
     var: Path | None = None
     """Everything that is written (database, spool, secrets, new model versions); `<home>/var`."""
     model_repository: Path | None = None
