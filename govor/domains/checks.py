@@ -51,7 +51,7 @@ def _languages(
 
 def _domain(pack: Pack) -> Iterator[_Wrong]:
     file = "domain.yaml"
-    for name in ("greeting", "fallback", "stopped", "unavailable", "ended"):
+    for name in ("greeting", "fallback", "stopped", "repeat_please", "unavailable", "ended"):
         if message := _missing("reply", getattr(pack, name), pack.replies):
             yield file, (name,), message
     for category in get_args(Category):

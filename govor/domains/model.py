@@ -22,6 +22,7 @@ from govor.domains.flows import Collect, Flow, Part, walk
 from govor.domains.prompts import Prompt
 from govor.domains.safety import Safety
 from govor.entities import CHECKS, RESOLVERS, format_value
+from govor.entities.tokens import words
 from govor.templates import Template, parse
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -171,9 +172,10 @@ class Menu(Part):
 
 class Thresholds(Part):
     """`intent`: least confidence for an intent to count, beside the head's own out-of-scope
-    threshold."""
+    threshold; `transcript`: least confidence of a transcript that is not asked for again."""
 
     intent: float = Field(0.0, ge=0, le=1)
+    transcript: float = Field(0.0, ge=0, le=1)
 
 
 class Webhook(Part):
@@ -221,6 +223,8 @@ class SafeReplies(Part):
 class DomainSpec(Part):
     """`domain.yaml`. Names of replies unless a comment says otherwise.
 
+    `stopped` ends a flow, `repeat_please` answers a transcript that is a guess, `unavailable` a part
+    of ours that is down, `ended` a conversation past its limits.
     `no_match` and `no_input` are rungs climbed when the bot did not understand, or heard nothing,
     several times running; the last one stays. `forget_after` is seconds of silence after which
     a conversation starts anew.
@@ -233,6 +237,7 @@ class DomainSpec(Part):
     greeting: Name
     fallback: Name
     stopped: Name
+    repeat_please: Name
     unavailable: Name
     ended: Name
     menu: Name | None = None
@@ -295,6 +300,7 @@ class Pack(DomainSpec):
     safe_phrases: Safety
 
     _templates: dict[tuple[str, str], tuple[Template, ...]] = PrivateAttr(default_factory=dict)
+    _titles: dict[tuple[str, ...], MenuButton] = PrivateAttr(default_factory=dict)
 
     def templates(self, intent: str, language: str) -> tuple[Template, ...]:
         """An intent's utterances, parsed."""
@@ -321,13 +327,13 @@ class Pack(DomainSpec):
         return next((name for name, flow in self.flows.items() if intent in flow.intents), None)
 
     def pressed(self, text: str) -> MenuButton | None:
-        """The button that a text is the title of, in any language and menu."""
-        wanted = text.strip().casefold()
-        for menu in self.menus.values():
-            for button in (button for row in menu.buttons for button in row):
-                if wanted in (title.casefold() for title in button.title.values()):
-                    return button
-        return None
+        """The button whose title was said, in any language and menu; emoji need not be said."""
+        if not self._titles:
+            for menu in self.menus.values():
+                for button in (button for row in menu.buttons for button in row):
+                    for title in button.title.values():
+                        self._titles.setdefault(_said(title), button)
+        return self._titles.get(_said(text))
 
     def parent(self, menu: str) -> str | None:
         """The menu whose button opens this one."""
@@ -359,6 +365,11 @@ class Pack(DomainSpec):
         if spec and spec.values and isinstance(value, str):
             return spec.shown(value, language)
         return format_value(value, kind or (spec.resolver if spec else None), language)
+
+
+def _said(title: str) -> tuple[str, ...]:
+    found = words(title)
+    return tuple(word for word in found if word.isalnum()) or found
 
 
 def _collects(flow: Flow) -> Iterator[Collect]:
