@@ -223,8 +223,8 @@ class SafeReplies(Part):
 class DomainSpec(Part):
     """`domain.yaml`. Names of replies unless a comment says otherwise.
 
-    `stopped` ends a flow, `repeat_please` answers a transcript that is a guess, `unavailable` a part
-    of ours that is down, `ended` a conversation past its limits.
+    `stopped` ends a flow, `repeat_please` answers a transcript that is a guess, `unavailable` a
+    part of ours that is down, `ended` a conversation past its limits.
     `no_match` and `no_input` are rungs climbed when the bot did not understand, or heard nothing,
     several times running; the last one stays. `forget_after` is seconds of silence after which
     a conversation starts anew.

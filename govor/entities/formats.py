@@ -78,8 +78,8 @@ def _money(value: Any, language: str) -> str:
     if code not in _UNITS:
         return _number(amount, language) + (f" {code}" if code else "")
     at = 1 if language == "ru" else 0
-    whole, cents = divmod(round(amount * 100), 100)
-    text = counted(whole, _UNITS[code][at], language)
+    whole, cents = divmod(round(abs(amount) * 100), 100)
+    text = "-" * (amount < 0) + counted(whole, _UNITS[code][at], language)
     return f"{text} {counted(cents, _CENTS[code][at], language)}" if cents else text
 
 
