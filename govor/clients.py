@@ -12,13 +12,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
+from govor.config import Consent
 from govor.errors import DeadlineExceeded, GovorError, Unavailable, from_body
+from govor.predictions import CONSENT_HEADER
 from govor.schemas.generation import Delta, GenerateRequest, Generation
 from govor.schemas.nlu import Understanding, UnderstandRequest
 from govor.schemas.stt import TranscribeOptions, Transcript
@@ -43,6 +45,7 @@ class Outgoing:
     timeout: float
     user: str | None = None
     traceparent: str | None = None
+    consent: Consent | None = None
 
 
 class Breaker:
@@ -78,7 +81,6 @@ class Sibling:
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {key}"},
-            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS),
             limits=_POOL,
             transport=transport,
             trust_env=False,
@@ -102,22 +104,26 @@ class Sibling:
     async def _open(
         self, path: str, call: Outgoing, **content: Any
     ) -> AsyncIterator[httpx.Response]:
-        """A streamed answer of status 200, within the call's timeout from first to last byte."""
+        """A streamed answer of status 200, whose head and every further read come within the call's
+        timeout. (No one timeout spans the body: it would cancel whoever reads, wherever it is.)"""
         if not self._breaker.allows():
             raise self._unavailable("is not reached; it is tried again soon")
         reached = False
         try:
+            headers = _headers(call, content.pop("headers", {}))
+            limits = httpx.Timeout(call.timeout, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS)
+            request = self._http.build_request(
+                "POST", path, headers=headers, timeout=limits, **content
+            )
             async with asyncio.timeout(call.timeout):
-                headers = _headers(call, content.pop("headers", {}))
-                request = self._http.build_request("POST", path, headers=headers, **content)
                 answer = await self._http.send(request, stream=True)
-                reached = True
-                try:
-                    if answer.status_code != 200:
-                        raise await _error_of(answer)
-                    yield answer
-                finally:
-                    await answer.aclose()
+            reached = True
+            try:
+                if answer.status_code != 200:
+                    raise await _error_of(answer)
+                yield answer
+            finally:
+                await answer.aclose()
         except (TimeoutError, httpx.ReadTimeout) as error:
             reached = True
             raise DeadlineExceeded(f"{self.name} did not answer in time") from error
@@ -130,8 +136,12 @@ class Sibling:
             self._breaker.record(reached)
 
     async def _call(self, path: str, call: Outgoing, model: type[M], **content: Any) -> M:
+        """The whole answer within the call's timeout."""
+        until = time.monotonic() + call.timeout
         async with self._open(path, call, **content) as answer:
-            return model.model_validate_json(await answer.aread())
+            async with asyncio.timeout(until - time.monotonic()):
+                body = await answer.aread()
+            return model.model_validate_json(body)
 
     async def _call_again(self, path: str, call: Outgoing, model: type[M], **content: Any) -> M:
         """Like `_call`, tried once more when the sibling was not reached, as the budget allows."""
@@ -144,7 +154,7 @@ class Sibling:
                 raise
         self._retries -= 1
         await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))
-        left = Outgoing(call.request_id, until - time.monotonic(), call.user, call.traceparent)
+        left = replace(call, timeout=until - time.monotonic())
         return await self._call(path, left, model, **content)
 
     def _unavailable(self, what: str) -> Unavailable:
@@ -280,6 +290,8 @@ def _headers(call: Outgoing, more: Mapping[str, str]) -> dict[str, str]:
         headers["x-user-id"] = call.user
     if call.traceparent is not None:
         headers["traceparent"] = call.traceparent
+    if call.consent is not None:
+        headers[CONSENT_HEADER] = call.consent
     return headers
 
 
