@@ -236,6 +236,7 @@ def make_engine(url: str) -> Engine:
         max_overflow=0,
         pool_pre_ping=True,
         connect_args={
+            "client_encoding": "utf8",
             "connect_timeout": 3,
             "keepalives_idle": 5,
             "keepalives_interval": 2,

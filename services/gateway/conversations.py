@@ -38,6 +38,8 @@ _PATIENCE_SECONDS = 0.25
 _UNKNOWN_PATIENCE_SECONDS = 1.0
 """The same for a conversation that this process has not seen: without the database its state would
 be lost for this turn, so a busy one is given more time (one that is known to be away is not)."""
+_READ_SECONDS = 2.0
+"""What a request that cannot do without the database waits for it."""
 _BUSY_SECONDS = 5.0
 """What a turn waits for the one before it."""
 _LEASE_MARGIN_SECONDS = 5.0
@@ -103,7 +105,8 @@ class Conversations:
         if self._loader is not None:
             self._loader.cancel()
             await asyncio.gather(self._loader, return_exceptions=True)
-        await self.load()
+        if not self._database.away:
+            await self.load()
 
     def ready(self) -> tuple[bool, str]:
         return True, "ok"
@@ -166,7 +169,7 @@ class Conversations:
         """Its turns, oldest first; raises `NotFound`, or `Unavailable` without a database."""
         await self._settle(conversation_id)
         return await self._database.run(
-            partial(rows.read, conversation_id=conversation_id, subject=subject)
+            partial(rows.read, conversation_id=conversation_id, subject=subject), _READ_SECONDS
         )
 
     async def delete(self, conversation_id: str, subject: str | None) -> None:
@@ -176,7 +179,8 @@ class Conversations:
             await self._database.run(
                 partial(
                     rows.delete, conversation_id=conversation_id, subject=subject, now=self._now()
-                )
+                ),
+                _READ_SECONDS,
             )
             recent.last = None
 
@@ -184,7 +188,9 @@ class Conversations:
         """Keep what the person thinks of a turn; raises `NotFound` (`turn_not_found`)."""
         await self.load()
         row = rows.feedback_row(request, self._now())
-        await self._database.run(partial(rows.add_feedback, row=row, subject=subject))
+        await self._database.run(
+            partial(rows.add_feedback, row=row, subject=subject), _READ_SECONDS
+        )
 
     async def load(self) -> None:
         """Move the spool's turns into the database, in order, as long as it takes them."""
@@ -192,7 +198,7 @@ class Conversations:
             for file in await asyncio.to_thread(self._spool.files):
                 try:
                     records = await asyncio.to_thread(self._spool.read, file)
-                    await self._database.run(partial(rows.write_all, records=records))
+                    await self._database.run(partial(rows.write_all, records=records), 1.0)
                 except Unavailable:
                     return
                 except (SQLAlchemyError, ValueError) as error:

@@ -49,6 +49,7 @@ class _Recent:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
     answer: dict[str, Any] | None = None
+    conversation_id: str | None = None
 
 
 class Idempotency:
@@ -93,6 +94,14 @@ class Idempotency:
             recent.users -= 1
             self._forget(name)
 
+    def forget(self, conversation_id: str) -> None:
+        """Let go of the answers of a deleted conversation; the table's go with it."""
+        self._recent = OrderedDict(
+            (name, recent)
+            for name, recent in self._recent.items()
+            if recent.users or recent.conversation_id != conversation_id
+        )
+
     def _of(self, name: Name, body_digest: str) -> _Recent:
         now = self._now()
         recent = self._recent.get(name)
@@ -136,7 +145,7 @@ class Idempotency:
         claim.replayed, claim.answer = True, recent.answer
 
     async def _finish(self, name: Name, recent: _Recent, claim: Claim) -> None:
-        recent.answer = claim.answer
+        recent.answer, recent.conversation_id = claim.answer, claim.conversation_id
         keep = partial(
             _keep,
             name=name,
