@@ -23,6 +23,10 @@ class RateLimit:
         self._now = now
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        """How many callers are remembered."""
+        return len(self._buckets)
+
     def take(self, caller: str) -> None:
         """Counts one request. Raises `RateLimited` with the seconds until the next is accepted."""
         if not self._per_minute:

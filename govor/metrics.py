@@ -6,7 +6,7 @@ a process would be counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -136,19 +136,20 @@ class Merged(Collector):
         yield from families.values()
 
 
-def serve(registries: Iterable[CollectorRegistry], host: str, port: int) -> Callable[[], None]:
-    """Answers `/metrics` on a thread and a port of its own; gives back the way to stop.
+class Exporter:
+    """`/metrics` of several registries, on a thread and a port of its own.
 
-    Raises `OSError` when the port is taken.
+    Raises `OSError` when the port is taken; port 0 takes a free one.
     """
-    registry = CollectorRegistry()
-    registry.register(Merged(registries))
-    ProcessCollector(registry=registry)
-    server, thread = start_http_server(port, host, registry)
 
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def __init__(self, registries: Iterable[CollectorRegistry], host: str, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(Merged(registries))
+        ProcessCollector(registry=registry)
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port = self._server.server_port
 
-    return stop
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

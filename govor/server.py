@@ -14,9 +14,9 @@ import uvloop
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from govor import metrics
 from govor.config import ConfigurationError, Settings
 from govor.keys import is_loopback
+from govor.metrics import Exporter
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
 def _metrics(apps: Sequence[FastAPI], settings: Settings) -> Iterator[None]:
     registries = [app.state.metrics.registry for app in apps]
     try:
-        stop = metrics.serve(registries, settings.metrics_host, settings.metrics_port)
+        exporter = Exporter(registries, settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise ConfigurationError(
             f"GOVOR_METRICS_PORT={settings.metrics_port}: cannot listen on "
@@ -154,4 +154,4 @@ def _metrics(apps: Sequence[FastAPI], settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        stop()
+        exporter.close()
