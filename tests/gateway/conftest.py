@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from govor.database import migrate
 from govor.domains import Pack, load_pack
 from govor.schemas.nlu import Entity, Intent, Understanding
 from services.gateway import policy
 from services.gateway.dialogue import Event, Heard, Say, State, Step
+from services.gateway.main import create_app
+from services.gateway.settings import GatewaySettings
+from tests.conftest import Running
+from tests.gateway.siblings import Script, siblings
 
 PACKS = Path(__file__).with_name("packs")
+EVENTS = {"accept": "text/event-stream"}
+Gateway = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +89,40 @@ def entity_in(text: str, name: str, value: Any) -> Entity:
 @pytest.fixture
 def person(pack: Pack) -> Person:
     return Person(pack)
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, running: Running, script: Script) -> Gateway:
+    @asynccontextmanager
+    async def run(
+        down: Iterable[str] = (), slow: Iterable[str] = (), **changed: Any
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        given = {"domains": PACKS, "domain": "desk", "var": tmp_path / "var", **changed}
+        settings = GatewaySettings.model_validate(given)
+        migrate(settings.database)
+        app = create_app(settings, siblings(script, down, slow))
+        async with running(app) as client:
+            yield client
+
+    return run
+
+
+async def say(client: httpx.AsyncClient, text: str | None = None, **more: Any) -> Any:
+    answer = await client.post("/v1/converse", json={"text": text, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def stream(client: httpx.AsyncClient, **body: Any) -> list[tuple[str, Any]]:
+    answer = await client.post("/v1/converse", json=body, headers=EVENTS)
+    return events(answer.text)
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    blocks = [block.split("\n") for block in text.strip().split("\n\n")]
+    return [(name[7:], json.loads(data[6:])) for name, data in blocks]
