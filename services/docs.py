@@ -56,7 +56,7 @@ def document() -> str:
 
 PAGES = {
     HOME / "docs" / "settings.md": settings_page,
-    HOME / "services" / "gateway" / "static" / "openapi.json": document,
+    HOME / "services" / "gateway" / "openapi.json": document,
 }
 
 

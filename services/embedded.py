@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
 from govor.clients import Siblings, connect
-from govor.config import Settings
+from govor.config import ConfigurationError, Settings
 from govor.database import migrate
 from govor.keys import secret
 from govor.limits import RateLimit
@@ -35,10 +36,13 @@ class Embedded:
 def create_apps(settings: Settings) -> dict[str, FastAPI]:
     """The five apps, the gateway wired to the others, one limit of requests for all.
 
-    Brings the database to the newest revision first.
+    Brings the database to the newest revision first; raises `ConfigurationError` if it cannot.
     """
-    settings.var_folder.mkdir(parents=True, exist_ok=True)
-    migrate(settings.database)
+    try:
+        migrate(settings.database)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"GOVOR_DATABASE_URL cannot be used: {reason}") from None
     verbs = [name for name in SERVICES if name != "gateway"]
     apps = {name: _module(name).create_app() for name in verbs}
     apps["gateway"] = _module("gateway").create_app(siblings=siblings_of(apps, settings))

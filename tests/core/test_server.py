@@ -1,0 +1,151 @@
+"""The process: how it starts, refuses and stops. Real processes, real signals, small apps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+HOME = Path(__file__).resolve().parent.parent.parent
+
+PROGRAM = """
+import sys
+from govor import logs, server
+from govor.config import Settings
+from tests.core.apps import create_app
+settings = Settings()
+logs.configure(settings)
+app = create_app(settings)
+server.run(app, [app], settings, lambda url: print(url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("GOVOR_")}
+    ports = {"GOVOR_PORT": "0", "GOVOR_METRICS_PORT": "0"}
+    return {**kept, **ports, "GOVOR_VAR": str(folder), "PYTHONPATH": str(HOME), **more}
+
+
+@contextmanager
+def started(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=environment(folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_a_clean_end(tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path) as (process, url):
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        process.send_signal(number)
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (0, "stopped\n", "")
+
+
+async def test_what_is_in_flight_is_answered_before_the_end(tmp_path: Path) -> None:
+    with started(tmp_path) as (process, url):
+        async with httpx.AsyncClient(base_url=url) as http:
+            body = {"text": "a", "pause": 1}
+            asked = asyncio.create_task(http.post("/v1/say", json=body))
+            await asyncio.sleep(0.4)
+            process.send_signal(signal.SIGTERM)
+            assert (await asked).json() == {"text": "a"}
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz")
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("GOVOR_PORT", "eighty", "GOVOR_PORT=eighty: "),
+        ("GOVOR_PORT", "99999", "GOVOR_PORT=99999: "),
+        ("GOVOR_PORT", "taken", "GOVOR_PORT=taken: cannot listen on 127.0.0.1: Address already in"),
+        ("GOVOR_METRICS_PORT", "taken", "GOVOR_METRICS_PORT=taken: cannot listen on 127.0.0.1"),
+        ("GOVOR_HOST", "0.0.0.0", "GOVOR_HOST=0.0.0.0 is reached by others and needs a key"),
+        ("GOVOR_HOST", "192.0.2.1", "GOVOR_HOST=192.0.2.1 is reached by others and needs a key"),
+        ("GOVOR_DOMAIN", "weather", "GOVOR_DOMAIN=weather: there is no such pack"),
+        ("GOVOR_LOG_LEVEL", "LOUD", "GOVOR_LOG_LEVEL=LOUD: "),
+        ("GOVOR_KEYS_FILE", "/nothing", "GOVOR_KEYS_FILE: /nothing cannot be read"),
+        ("GOVOR_VAR", "/proc/here", "GOVOR_VAR: /proc/here cannot be made"),
+        ("GOVOR_DATABASE_URL", "sqlight:///x", "GOVOR_DATABASE_URL"),
+    ],
+)
+@pytest.mark.parametrize("service", [None, "nlu"])
+def test_a_bad_setting_is_one_line(
+    tmp_path: Path, setting: str, value: str, said: str, service: str | None
+) -> None:
+    if setting == "GOVOR_DATABASE_URL" and service is not None:
+        pytest.skip("a service alone does not open the database before it starts")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "services", *([service] if service else [])],
+            env=environment(tmp_path, **{setting: value.replace("taken", port)}),
+            cwd=HOME,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("govor cannot start: " + said.replace("taken", port)), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_body_that_never_comes_does_not_hold_a_connection(tmp_path: Path) -> None:
+    head = (
+        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"X-Request-Timeout: 0.2\r\nContent-Length: 100\r\n\r\n{"
+    )
+    with started(tmp_path) as (_, url), socket.create_connection(_address(url), 10) as client:
+        since = time.monotonic()
+        client.sendall(head)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer.lower()
+        assert time.monotonic() - since < 3
+
+
+def test_memory_is_flat_under_refused_bodies(tmp_path: Path) -> None:
+    body = b"x" * (8 << 20)
+    with started(tmp_path) as (process, url), httpx.Client(base_url=url) as http:
+        headers = {"content-type": "application/json"}
+        sizes = []
+        for _ in range(3):
+            for _ in range(10):
+                assert http.post("/v1/say", content=body, headers=headers).status_code == 413
+            sizes.append(_resident(process.pid))
+        assert sizes[-1] - sizes[0] < 8 << 20
+
+
+def _address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+def _resident(pid: int) -> int:
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
