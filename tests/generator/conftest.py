@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from govor.config import Settings
 from govor.database import migrate
-from govor.repository import Repository, Version, write_manifest
+from govor.repository import Repository, Version, deploy, write_manifest
 from services.generator.backends import Backend, load
 from services.generator.settings import GeneratorSettings
 
@@ -81,3 +81,21 @@ def settings(tmp_path: Path, version: Version) -> GeneratorSettings:
     settings = GeneratorSettings(var=tmp_path, poll_seconds=0.05)
     migrate(settings.database)
     return settings
+
+
+@pytest.fixture
+def endless(settings: GeneratorSettings) -> GeneratorSettings:
+    """Settings under which every text goes on to its limit: no token ends it."""
+
+    def edit(folder: Path, config: dict[str, Any]) -> None:
+        config["decoder"]["eos"] = [config["decoder"]["vocabulary"]]
+
+    return serving(settings, make_version(settings.repository_folder, 100, edit))
+
+
+def serving(settings: GeneratorSettings, version: Version) -> GeneratorSettings:
+    """Settings under which `version` is the champion."""
+    repository = Repository(version.folder.parents[1], settings.bundled_folder)
+    generation = repository.deployment("generator").generation
+    deploy(repository, "generator", {"champion": version.number}, generation)
+    return settings.model_copy(update={"model_repository": repository.writable})

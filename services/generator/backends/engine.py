@@ -110,7 +110,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return not self._closed and self._thread.is_alive()
 
     def submit(self, rows: list[Row]) -> None:
         """Queues the rows of one request, all or none.
@@ -119,7 +119,7 @@ class Engine:
         engine has ended.
         """
         with self._wake:
-            if self._closed or not self.alive:
+            if not self.alive:
                 raise Unavailable("the decoder has ended", code="model_unavailable")
             if len(self._waiting) + len(rows) > max(self.max_queued, len(rows)):
                 raise Overloaded(f"{self.max_queued} texts are waiting", code="queue_full")
