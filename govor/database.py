@@ -335,7 +335,9 @@ class Database:
         future: Future[T] = Future()
         self._jobs.put((future, work))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+            # Not `wait_for`: before Python 3.12 it swallows a cancellation that comes as it ends.
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             self.away = True
             raise _unavailable(f"no answer within {timeout:g} s") from None
