@@ -18,9 +18,9 @@ from govor.repository import Version
 from govor.schemas.generation import Choice, Delta, GenerateRequest, Generation, Usage
 from govor.verbs import Call, verb
 from services.generator.backends import Backend, Finish, Piece
-from services.generator.prompts import Asked, Declared, said
+from services.generator.backends.prompts import Asked, Declared, said
+from services.generator.backends.sampling import Sampling
 from services.generator.reading import reader_of
-from services.generator.sampling import Sampling
 from services.generator.settings import GeneratorSettings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from govor.domains import Collect, Pack, load_pack, walk
 from govor.entities import EntityFinder, spec_of
 from govor.text import language_of
-from services.generator.prompts import Declared, fields_found
+from services.generator.backends.prompts import Declared, fields_found
 
 
 class Reader:

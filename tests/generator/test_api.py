@@ -16,8 +16,8 @@ from fastapi import FastAPI
 
 from govor.repository import Repository, Version, deploy
 from govor.schemas.generation import Generation
+from services.generator.backends.sampling import Logits, Sampler
 from services.generator.main import create_app
-from services.generator.sampling import Logits, Sampler
 from services.generator.settings import GeneratorSettings
 from tests.conftest import Running
 from tests.generator.conftest import make_version, serving

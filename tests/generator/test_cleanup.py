@@ -1,4 +1,4 @@
-"""services/generator/cleanup.py"""
+"""services/generator/backends/cleanup.py"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generator.cleanup import clean, ends_as_sentence, finished
+from services.generator.backends.cleanup import clean, ends_as_sentence, finished
 
 
 @pytest.mark.parametrize(

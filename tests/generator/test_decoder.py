@@ -16,8 +16,8 @@ from govor.repository import Version, VersionBroken
 from services.generator.backends import Backend, Finish, load
 from services.generator.backends.decoder import Decoder
 from services.generator.backends.engine import CHUNK
-from services.generator.prompts import Asked
-from services.generator.sampling import Logits, Sampler, Sampling
+from services.generator.backends.prompts import Asked
+from services.generator.backends.sampling import Logits, Sampler, Sampling
 from tests.generator.conftest import make_version
 
 FIELDS = Asked(fields={"language": "en", "sign": "leo"})

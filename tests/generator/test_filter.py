@@ -1,11 +1,11 @@
-"""services/generator/filter.py"""
+"""services/generator/backends/filter.py"""
 
 from __future__ import annotations
 
 import pytest
 
-from services.generator.config import Filter, Names
-from services.generator.filter import fault
+from services.generator.backends.config import Filter, Names
+from services.generator.backends.filter import fault
 
 LIMITS = Filter(
     min_chars=20,

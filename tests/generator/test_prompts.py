@@ -1,4 +1,4 @@
-"""services/generator/prompts.py"""
+"""services/generator/backends/prompts.py"""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from govor.errors import Unprocessable
 from govor.repository import VersionBroken
 from govor.schemas.generation import Message
-from services.generator.config import Chat, DecoderConfig, Shape
-from services.generator.prompts import (
+from services.generator.backends.config import Chat, DecoderConfig, Shape
+from services.generator.backends.prompts import (
     Asked,
     Prompt,
     Prompter,

@@ -1,4 +1,4 @@
-"""services/generator/sampling.py"""
+"""services/generator/backends/sampling.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generator.sampling import Logits, Sampler, Sampling, choose, nucleus, penalise
+from services.generator.backends.sampling import (
+    Logits,
+    Sampler,
+    Sampling,
+    choose,
+    nucleus,
+    penalise,
+)
 
 
 def logits_of(*probabilities: float) -> Logits:

@@ -1,4 +1,4 @@
-"""services/generator/text.py"""
+"""services/generator/backends/text.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from services.generator.text import TextStream
+from services.generator.backends.text import TextStream
 from tests.generator.conftest import byte_tokenizer
 
 TOKENIZER = byte_tokenizer("<name>", "<end>")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from govor.onnx import open_session
 from govor.repository import Repository
-from services.generator.config import DecoderConfig
+from services.generator.backends.config import DecoderConfig
 from trainer.recipes import generator
 
 CORPUS = Path(__file__).resolve().parents[2] / "domains/horoscope/corpus"

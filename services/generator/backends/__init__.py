@@ -8,8 +8,8 @@ from typing import Protocol
 
 from govor.repository import Version, VersionBroken
 from govor.schemas.generation import FinishReason
-from services.generator.prompts import Asked, Declared
-from services.generator.sampling import Sampling
+from services.generator.backends.prompts import Asked, Declared
+from services.generator.backends.sampling import Sampling
 
 Observe = Callable[[int, float], None]
 """Told of each step: how many texts it went on with, and its seconds."""

@@ -15,13 +15,13 @@ from govor.errors import DeadlineExceeded, GovorError, Overloaded
 from govor.onnx import open_session
 from govor.repository import Version, VersionBroken
 from services.generator.backends import Observe, Piece
+from services.generator.backends.cleanup import clean
+from services.generator.backends.config import DecoderConfig
 from services.generator.backends.engine import Engine, Row
-from services.generator.cleanup import clean
-from services.generator.config import DecoderConfig
-from services.generator.filter import fault
-from services.generator.prompts import Asked, Declared, Prompt, Prompter
-from services.generator.sampling import Sampler, Sampling
-from services.generator.text import TextStream
+from services.generator.backends.filter import fault
+from services.generator.backends.prompts import Asked, Declared, Prompt, Prompter
+from services.generator.backends.sampling import Sampler, Sampling
+from services.generator.backends.text import TextStream
 
 # How often a text is drawn before it is given as it is. 85-90 % pass at once.
 DRAWS = 4

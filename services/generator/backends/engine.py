@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from govor.errors import DeadlineExceeded, GovorError, InternalError, Overloaded, Unavailable
 from services.generator.backends import Finish, Observe, Piece
-from services.generator.config import Shape
-from services.generator.prompts import Prompt
-from services.generator.sampling import Logits, Sampler
-from services.generator.text import TextStream
+from services.generator.backends.config import Shape
+from services.generator.backends.prompts import Prompt
+from services.generator.backends.sampling import Logits, Sampler
+from services.generator.backends.text import TextStream
 
 log = logging.getLogger(__name__)
 

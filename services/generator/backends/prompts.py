@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from govor.errors import Unprocessable
 from govor.repository import VersionBroken
 from govor.schemas.generation import Message
-from services.generator.config import Chat, DecoderConfig
+from services.generator.backends.config import Chat, DecoderConfig
 
 Declared = Mapping[str, Sequence[str]]
 """The fields of a version's manifest and their allowed values."""

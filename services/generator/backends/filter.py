@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from services.generator.cleanup import ends_as_sentence
-from services.generator.config import Filter, Names
+from services.generator.backends.cleanup import ends_as_sentence
+from services.generator.backends.config import Filter, Names
 
 
 def fault(text: str, limits: Filter, fields: Mapping[str, str]) -> str | None:
