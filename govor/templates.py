@@ -117,7 +117,7 @@ def pack_lists(pack: Pack, language: str) -> dict[str, list[tuple[str, Any]]]:
                 for form in value.forms.get(language, ())
             ]
         else:
-            lists[name] = examples_of(spec.resolver, spec.examples.get(language, ()), language)
+            lists[name] = examples_of(spec, language)
     return lists
 
 

@@ -18,10 +18,10 @@ from govor.entities.formats import format_value
 from govor.entities.lists import ValueList, value_forms
 from govor.entities.patterns import CHECKS_BY_NAME
 from govor.entities.resolvers import RESOLVERS_BY_NAME
-from govor.entities.tokens import Token, tokenize, words
+from govor.entities.tokens import Tokens, tokenize, words
 
 if TYPE_CHECKING:
-    from govor.domains import Pack
+    from govor.domains import EntitySpec, Pack
 
 __all__ = ["CHECKS", "RESOLVERS", "EntityFinder", "Found", "examples_of", "format_value", "spec_of"]
 
@@ -44,26 +44,21 @@ class Found:
 def spec_of(pack: Pack) -> dict[str, Any]:
     """All that finding a pack's entities needs, as JSON: lists first, then patterns, then
     resolvers, which is the order that decides between two values of the same stretch of text."""
-    entities: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "values": {key: dict(value.forms) for key, value in spec.values.items()},
-            "fuzzy": spec.fuzzy,
-        }
-        for name, spec in pack.entities.items()
-        if spec.values
-    ]
-    entities += [
-        {"name": name, "pattern": spec.pattern, "check": spec.check}
-        for name, spec in pack.entities.items()
-        if spec.pattern
-    ]
-    entities += [
-        {"name": name, "resolver": spec.resolver, "prefer": spec.prefer}
-        for name, spec in pack.entities.items()
-        if spec.resolver
-    ]
-    return {"entities": entities, "vocabulary": sorted(_vocabulary(pack))}
+    kinds = [(spec.resolver is not None, not spec.values) for spec in pack.entities.values()]
+    ordered = sorted(zip(kinds, pack.entities.values(), strict=True), key=lambda item: item[0])
+    return {
+        "entities": [_described(spec) for _, spec in ordered],
+        "vocabulary": sorted(_vocabulary(pack)),
+    }
+
+
+def _described(entity: EntitySpec) -> dict[str, Any]:
+    if entity.values:
+        values = {key: dict(value.forms) for key, value in entity.values.items()}
+        return {"name": entity.entity, "values": values, "fuzzy": entity.fuzzy}
+    if entity.pattern:
+        return {"name": entity.entity, "pattern": entity.pattern, "check": entity.check}
+    return {"name": entity.entity, "resolver": entity.resolver, "prefer": entity.prefer}
 
 
 def _vocabulary(pack: Pack) -> set[str]:
@@ -80,7 +75,7 @@ def _vocabulary(pack: Pack) -> set[str]:
     return {word for text in texts for word in words(re.sub(r"\{\w+\}|<\w+>", " ", text))}
 
 
-Finder = Callable[[str, list[Token], str, date], Iterator[tuple[int, int, Any, float]]]
+Finder = Callable[[str, Tokens, str, date], Iterator[tuple[int, int, Any, float]]]
 """(text, its tokens, language, today) -> first code point, the one after the last, value,
 confidence."""
 
@@ -111,20 +106,18 @@ class EntityFinder:
         taken = bytearray(len(text))
         kept = []
         for _, _, item in found:
-            if not any(taken[item.start : item.end]):
+            if 1 not in taken[item.start : item.end]:
                 taken[item.start : item.end] = b"\1" * (item.end - item.start)
                 kept.append(item)
         return sorted(kept, key=lambda item: item.start)
 
 
-def examples_of(resolver: str | None, own: Collection[str], language: str) -> list[tuple[str, Any]]:
+def examples_of(entity: EntitySpec, language: str) -> list[tuple[str, Any]]:
     """`(surface, value)` pairs that stand for a pattern or resolver in samples and grammars: the
     pack's own, else fixed ones; dates as they read on `EXAMPLE_DAY`."""
-    surfaces = own or EXAMPLES.get(resolver or "", {}).get(language, ())
-    if resolver is None:
-        return [(surface, surface) for surface in surfaces]
-    spec = {"entities": [{"name": resolver, "resolver": resolver}]}
-    finder = EntityFinder(spec, today=lambda: EXAMPLE_DAY)
+    own = entity.examples.get(language, ())
+    surfaces = own or EXAMPLES.get(entity.resolver or "", {}).get(language, ())
+    finder = EntityFinder({"entities": [_described(entity)]}, today=lambda: EXAMPLE_DAY)
     values = [(surface, finder.find(surface, language)) for surface in surfaces]
     return [(surface, found[0].value if found else surface) for surface, found in values]
 
@@ -138,7 +131,7 @@ def _finder(entity: Mapping[str, Any], vocabulary: frozenset[str]) -> Finder:
     prefer = entity.get("prefer", "year")
 
     def find(
-        text: str, tokens: list[Token], language: str, today: date
+        text: str, tokens: Tokens, language: str, today: date
     ) -> Iterator[tuple[int, int, Any, float]]:
         for first, last, value, confidence in resolve(text, tokens, language, today, prefer):
             yield tokens[first].start, tokens[last - 1].end, value, confidence
@@ -152,7 +145,7 @@ def _list_finder(entity: Mapping[str, Any], vocabulary: frozenset[str]) -> Finde
     )
 
     def find(
-        text: str, tokens: list[Token], language: str, today: date
+        text: str, tokens: Tokens, language: str, today: date
     ) -> Iterator[tuple[int, int, Any, float]]:
         for first, last, value, confidence in values.find(tokens):
             yield tokens[first].start, tokens[last - 1].end, value, confidence
@@ -165,7 +158,7 @@ def _pattern_finder(entity: Mapping[str, Any]) -> Finder:
     check = CHECKS_BY_NAME.get(entity.get("check") or "")
 
     def find(
-        text: str, tokens: list[Token], language: str, today: date
+        text: str, tokens: Tokens, language: str, today: date
     ) -> Iterator[tuple[int, int, Any, float]]:
         for match in pattern.finditer(text):
             if match[0] and len(match[0]) <= MAX_PATTERN_CHARS and (not check or check(match[0])):

@@ -6,7 +6,7 @@ A card's value is its last four digits: the rest is needed by nobody and must no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,7 @@ import phonenumbers
 
 from govor.entities.numbers import spoken_digits
 from govor.entities.patterns import luhn
-from govor.entities.tokens import Token
+from govor.entities.tokens import Alone, Tokens
 
 Resolved = Iterator[tuple[int, int, Any, float]]
 
@@ -23,7 +23,9 @@ _AT = frozenset(("at", "собака"))
 _DOT = frozenset(("dot", "точка"))
 _REGIONS = {"ru": "RU", "en": "US"}
 _ORDER_WORDS = frozenset("order number no заказ заказа заказу заказом номер номером".split())
-_LAST_FOUR = frozenset("in with digits four на цифры цифрами".split())
+_LAST_FOUR = frozenset(
+    "in with digits four card на цифры цифрами карта карты карту карте картой".split()
+)
 _FILLERS = frozenset(
     "it is s its the my order number no card ends ending with in это мой моя номер заказ заказа "
     "карта карты заканчивается на последние четыре цифры last four digits are".split()
@@ -31,7 +33,7 @@ _FILLERS = frozenset(
 BARE_CONFIDENCE = 0.7
 
 
-def email(text: str, tokens: Sequence[Token], language: str, today: date, prefer: str) -> Resolved:
+def email(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     starts = {token.start: index for index, token in enumerate(tokens)}
     ends = {token.end: index + 1 for index, token in enumerate(tokens)}
     for match in _EMAIL.finditer(text):
@@ -44,9 +46,7 @@ def email(text: str, tokens: Sequence[Token], language: str, today: date, prefer
                 yield index - 1, index + 4, f"{name}@{host}.{zone}", 0.9
 
 
-def telephone(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
-) -> Resolved:
+def telephone(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     """Seven to fifteen digits, E.164 when the number is possible in the language's country."""
     for first, last in _runs(tokens, "+()-."):
         digits, _ = _joined(tokens, first, last)
@@ -63,36 +63,36 @@ def telephone(
             yield first, last, value, 1.0
 
 
-def card(text: str, tokens: Sequence[Token], language: str, today: date, prefer: str) -> Resolved:
+def card(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     """A whole number that passes Luhn's check, or the last four digits, said to be such or all
     that was said."""
     for first, last in _runs(tokens, "-"):
         digits, _ = _joined(tokens, first, last)
         if 13 <= len(digits) <= 19 and luhn(digits):
             yield first, last, digits[-4:], 1.0
+    alone = Alone(tokens, _FILLERS)
     for first, last, digits in _said(tokens):
         if len(digits) == 4:
             named = first > 0 and tokens[first - 1].word in _LAST_FOUR
-            if named or _alone(tokens, first, last):
+            if named or alone(first, last):
                 yield first, last, digits, 1.0 if named else BARE_CONFIDENCE
 
 
-def order_number(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
-) -> Resolved:
+def order_number(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     """Five to twelve digits, fewer behind "#" or "order number"; letters may lead: AB-1234."""
+    alone = Alone(tokens, _FILLERS)
     for first, last, digits in _said(tokens):
         start, prefix = _prefix(tokens, first)
         marked = start > 0 and (
             tokens[start - 1].word in ("#", "№") or tokens[start - 1].word in _ORDER_WORDS
         )
-        least = 3 if marked or prefix or _alone(tokens, start, last) else 5
+        least = 3 if marked or prefix or alone(start, last) else 5
         if least <= len(digits) <= 12:
             sign = start > 0 and tokens[start - 1].word in ("#", "№")
             yield start - sign, last, prefix + digits, 1.0 if marked else 0.9
 
 
-def _prefix(tokens: Sequence[Token], first: int) -> tuple[int, str]:
+def _prefix(tokens: Tokens, first: int) -> tuple[int, str]:
     """Two or three letters written right before the digits, a hyphen between or not."""
     at = first - 1
     if at > 0 and tokens[at].word == "-" and tokens[at].end == tokens[first].start:
@@ -103,7 +103,7 @@ def _prefix(tokens: Sequence[Token], first: int) -> tuple[int, str]:
     return (at, word.upper() + "-") if word.isalpha() and len(word) <= 3 else (first, "")
 
 
-def _said(tokens: Sequence[Token]) -> Iterator[tuple[int, int, str]]:
+def _said(tokens: Tokens) -> Iterator[tuple[int, int, str]]:
     index = 0
     while index < len(tokens):
         digits, last = spoken_digits(tokens, index)
@@ -112,14 +112,7 @@ def _said(tokens: Sequence[Token]) -> Iterator[tuple[int, int, str]]:
         index = max(last, index + 1)
 
 
-def _alone(tokens: Sequence[Token], first: int, last: int) -> bool:
-    return all(
-        token.word in _FILLERS or not token.word.isalnum()
-        for token in (*tokens[:first], *tokens[last:])
-    )
-
-
-def _runs(tokens: Sequence[Token], marks: str) -> Iterator[tuple[int, int]]:
+def _runs(tokens: Tokens, marks: str) -> Iterator[tuple[int, int]]:
     """Stretches of digits and marks that begin and end with neither a mark but `+` and `(`."""
     first = None
     for index in range(len(tokens) + 1):
@@ -136,5 +129,5 @@ def _runs(tokens: Sequence[Token], marks: str) -> Iterator[tuple[int, int]]:
             first = None
 
 
-def _joined(tokens: Sequence[Token], first: int, last: int) -> tuple[str, int]:
+def _joined(tokens: Tokens, first: int, last: int) -> tuple[str, int]:
     return "".join(token.word for token in tokens[first:last] if token.is_number), last

@@ -7,12 +7,12 @@ Friday" is the first Friday after today.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
-from govor.entities.numbers import Number, number_at
-from govor.entities.tokens import Token
+from govor.entities.numbers import NUMBER_WORDS, Number, number_at
+from govor.entities.tokens import Tokens
 
 _EN_MONTHS = (
     "january jan|february feb|march mar|april apr|may|june jun|july jul|august aug|"
@@ -53,7 +53,7 @@ _RELATIVE = {
 }
 _LAST = frozenset("last прошлый прошлую прошлое прошлой прошлого".split())
 _NEXT = frozenset("next следующий следующую следующее следующей следующего".split())
-_THIS = frozenset("this on этот эту это в во ближайший ближайшую".split())
+_THIS = frozenset("this этот эту это ближайший ближайшую".split())
 _UNITS = {
     word: days
     for days, forms in {
@@ -63,14 +63,23 @@ _UNITS = {
     }.items()
     for word in forms.split()
 }
+_STARTS = frozenset(
+    {"in", "через", "a", "an", "the", *(phrase[0] for phrase in _RELATIVE), *NUMBER_WORDS}.union(
+        _MONTHS, _WEEKDAYS, _LAST, _NEXT, _THIS, _UNITS
+    )
+)
+"""What a date can begin with, beside digits: most words are passed over at one look-up."""
 _YEAR_WORDS = frozenset("год года году г".split())
 
 
 def dates(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
+    text: str, tokens: Tokens, language: str, today: date, prefer: str
 ) -> Iterator[tuple[int, int, Any, float]]:
     index = 0
     while index < len(tokens):
+        if not (tokens[index].is_number or tokens[index].word in _STARTS):
+            index += 1
+            continue
         found = (
             _relative(tokens, index, today)
             or _distance(tokens, index, today)
@@ -89,11 +98,11 @@ def dates(
 _Day = tuple[date, int] | None
 
 
-def _word(tokens: Sequence[Token], index: int) -> str:
+def _word(tokens: Tokens, index: int) -> str:
     return tokens[index].word if 0 <= index < len(tokens) else ""
 
 
-def _relative(tokens: Sequence[Token], first: int, today: date) -> _Day:
+def _relative(tokens: Tokens, first: int, today: date) -> _Day:
     for length in (4, 3, 2, 1):
         parts = tuple(token.word for token in tokens[first : first + length])
         if len(parts) == length and parts in _RELATIVE:
@@ -108,7 +117,7 @@ def _plus(today: date, days: float, last: int) -> _Day:
         return None
 
 
-def _distance(tokens: Sequence[Token], first: int, today: date) -> _Day:
+def _distance(tokens: Tokens, first: int, today: date) -> _Day:
     """As in "in three days", "two weeks ago", «через неделю», «три дня назад»."""
     ahead = _word(tokens, first) in ("in", "через")
     start = first + ahead
@@ -127,7 +136,7 @@ def _distance(tokens: Sequence[Token], first: int, today: date) -> _Day:
     return _plus(today, (1 if ahead else -1) * days * number.value, number.last + 1 + back)
 
 
-def _weekday(tokens: Sequence[Token], first: int, today: date) -> _Day:
+def _weekday(tokens: Tokens, first: int, today: date) -> _Day:
     index, back = first, False
     while index - first < 2 and _word(tokens, index) in _LAST | _NEXT | _THIS:
         back = back or _word(tokens, index) in _LAST
@@ -139,7 +148,7 @@ def _weekday(tokens: Sequence[Token], first: int, today: date) -> _Day:
     return _plus(today, ahead - 7 - 7 * (ahead == 7) if back else ahead, index + 1)
 
 
-def _written(tokens: Sequence[Token], first: int, language: str, today: date, prefer: str) -> _Day:
+def _written(tokens: Tokens, first: int, language: str, today: date, prefer: str) -> _Day:
     """12.08, 12.08.2026, 12/08/26, 2026-08-12: digits and one mark between, no spaces."""
     mark = _word(tokens, first + 1)
     if not tokens[first].is_number or mark not in (".", "/", "-"):
@@ -174,7 +183,7 @@ def _full_year(text: str) -> int:
     return year if len(text) > 2 else year + (2000 if year <= 30 else 1900)
 
 
-def _spoken(tokens: Sequence[Token], first: int, today: date, prefer: str) -> _Day:
+def _spoken(tokens: Tokens, first: int, today: date, prefer: str) -> _Day:
     """A day and a month's name, in either order, and a year."""
     start = first + (_word(tokens, first) == "the")
     month = _MONTHS.get(_word(tokens, start))
@@ -197,12 +206,12 @@ def _spoken(tokens: Sequence[Token], first: int, today: date, prefer: str) -> _D
     return _day(int(day.value), month, year, today, prefer, last)
 
 
-def _year_like(tokens: Sequence[Token], at: int, number: Number) -> bool:
+def _year_like(tokens: Tokens, at: int, number: Number) -> bool:
     """As in "May two thousand" has no day."""
     return number.digits and len(tokens[at].word) > 2 and not number.ordinal
 
 
-def _year(tokens: Sequence[Token], index: int) -> tuple[int | None, int]:
+def _year(tokens: Tokens, index: int) -> tuple[int | None, int]:
     at = index + (_word(tokens, index) == ",")
     number = number_at(tokens, at)
     if number is None or number.value != int(number.value):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from govor.entities.tokens import Token, words
+from govor.entities.tokens import Tokens, words
 
 MIN_LETTERS = 5
 FUZZY_CONFIDENCE = 0.9
@@ -42,7 +42,7 @@ class ValueList:
         for candidates in self.by_first.values():
             candidates.sort(key=lambda item: -len(item[0]))
 
-    def find(self, tokens: Sequence[Token]) -> Iterator[Match]:
+    def find(self, tokens: Tokens) -> Iterator[Match]:
         """The longest form at each place; an exact one before a mistaken one."""
         for first, token in enumerate(tokens):
             for word, mistakes in self._readings(token.word):
@@ -65,7 +65,7 @@ class ValueList:
         found = {meant for key in _dropped(word) for meant in self.near.get(key, ())}
         return sorted(meant for meant in found if meant != word and _one_apart(word, meant))
 
-    def _match(self, tokens: Sequence[Token], first: int, word: str, mistakes: int) -> Match | None:
+    def _match(self, tokens: Tokens, first: int, word: str, mistakes: int) -> Match | None:
         for parts, value in self.by_first[word]:
             last = first + len(parts)
             if last > len(tokens):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 from govor.entities.numbers import number_at, numbers
-from govor.entities.tokens import Token
+from govor.entities.tokens import Alone, Tokens
 
 _CURRENCIES = {
     word: code
@@ -32,8 +32,9 @@ BARE_CONFIDENCE = 0.5
 
 
 def money(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
+    text: str, tokens: Tokens, language: str, today: date, prefer: str
 ) -> Iterator[tuple[int, int, Any, float]]:
+    alone = Alone(tokens, _AROUND)
     for first, found in numbers(tokens):
         if found.ordinal:
             continue
@@ -47,14 +48,11 @@ def money(
         if code:
             cents, last = _cents(tokens, last)
             yield start, last, _amount(found.value + cents, code), 1.0
-        elif all(
-            token.word in _AROUND or not token.word.isalnum()
-            for token in (*tokens[:first], *tokens[last:])
-        ):
+        elif alone(first, last):
             yield first, last, _amount(found.value, None), BARE_CONFIDENCE
 
 
-def _cents(tokens: Sequence[Token], index: int) -> tuple[float, int]:
+def _cents(tokens: Tokens, index: int) -> tuple[float, int]:
     """As in "and fifty cents" behind an amount."""
     first = index + 1 if index < len(tokens) and tokens[index].word in ("and", "и") else index
     part = number_at(tokens, first)

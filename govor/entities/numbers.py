@@ -6,17 +6,16 @@ languages are always known: they do not collide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from govor.entities.tokens import Token
+from govor.entities.tokens import Tokens
 
 MAX_DIGITS = 15
 """Longer runs of digits are codes, not amounts."""
 
 
-@dataclass(frozen=True)
-class Number:
+class Number(NamedTuple):
     """A number read up to token `last` (exclusive). `digits` when it was written in digits."""
 
     value: int | float
@@ -109,16 +108,25 @@ _SCALES = {
     }.items()
     for word in forms.split()
 }
+NUMBER_WORDS = frozenset({*_CARDINAL, *_ORDINAL, *_SCALES, "hundred", "полтора", "полторы"})
+"""What a number in words begins with."""
 _SUFFIXES = frozenset("st nd rd th й я е го му м ую ая ый ой ого ому".split())
 _ONE_AND_A_HALF = frozenset(("полтора", "полторы"))
 _LINKS = frozenset(("and", "-"))
 _TENTHS = {"десятых": 10, "десятая": 10, "сотых": 100, "сотая": 100}
 
 
-def number_at(tokens: Sequence[Token], first: int) -> Number | None:
+def number_at(tokens: Tokens, first: int) -> Number | None:
     """The longest number that starts at token `first`."""
     if first >= len(tokens):
         return None
+    if first not in tokens.numbers:
+        tokens.numbers[first] = _read(tokens, first)
+    number: Number | None = tokens.numbers[first]
+    return number
+
+
+def _read(tokens: Tokens, first: int) -> Number | None:
     token = tokens[first]
     if token.is_number:
         return _digits(tokens, first)
@@ -131,16 +139,16 @@ def number_at(tokens: Sequence[Token], first: int) -> Number | None:
     return None
 
 
-def adjacent(tokens: Sequence[Token], index: int) -> bool:
+def adjacent(tokens: Tokens, index: int) -> bool:
     """Does token `index` follow the one before without a space?"""
     return 0 < index < len(tokens) and tokens[index].start == tokens[index - 1].end
 
 
-def _word(tokens: Sequence[Token], index: int) -> str:
+def _word(tokens: Tokens, index: int) -> str:
     return tokens[index].word if index < len(tokens) else ""
 
 
-def _digits(tokens: Sequence[Token], first: int) -> Number | None:
+def _digits(tokens: Tokens, first: int) -> Number | None:
     """12 · 1,234.50 · 1 234,50 · 12.5 · 3rd · 3-го · 5 тысяч."""
     text, last = tokens[first].word, first + 1
     if len(text) > MAX_DIGITS:
@@ -158,7 +166,7 @@ def _digits(tokens: Sequence[Token], first: int) -> Number | None:
     return _scaled(tokens, Number(int(text), last, digits=True))
 
 
-def _thousands(tokens: Sequence[Token], index: int, leading: int) -> bool:
+def _thousands(tokens: Tokens, index: int, leading: int) -> bool:
     """Three more digits after a comma or one space, behind at most three."""
     if leading > 3 or index >= len(tokens):
         return False
@@ -171,7 +179,7 @@ def _thousands(tokens: Sequence[Token], index: int, leading: int) -> bool:
     return index < len(tokens) and tokens[index].is_number and len(tokens[index].word) == 3
 
 
-def _scaled(tokens: Sequence[Token], number: Number) -> Number:
+def _scaled(tokens: Tokens, number: Number) -> Number:
     """As in "5 тысяч", "2.5 million"."""
     scale = _SCALES.get(_word(tokens, number.last))
     if scale is None:
@@ -181,7 +189,7 @@ def _scaled(tokens: Sequence[Token], number: Number) -> Number:
     return Number(whole, number.last + 1, digits=number.digits)
 
 
-def _words(tokens: Sequence[Token], first: int) -> Number:
+def _words(tokens: Tokens, first: int) -> Number:
     """A cardinal or ordinal in words: every part is smaller than the room the last one left."""
     total, group, room, limit, index = 0, 0, 1000, 10**12, first
     last, ordinal = first, False
@@ -216,7 +224,7 @@ def _room(value: int) -> int:
     return 10 if value >= 20 else 0
 
 
-def _fraction(tokens: Sequence[Token], number: Number) -> Number:
+def _fraction(tokens: Tokens, number: Number) -> Number:
     """What follows: "point five", "and a half", «целых пять десятых», «с половиной»."""
     word, last = _word(tokens, number.last), number.last
     following = tuple(_word(tokens, last + i) for i in range(3))
@@ -238,7 +246,7 @@ def _fraction(tokens: Sequence[Token], number: Number) -> Number:
     return number
 
 
-def numbers(tokens: Sequence[Token]) -> Iterator[tuple[int, Number]]:
+def numbers(tokens: Tokens) -> Iterator[tuple[int, Number]]:
     """Every number with its first token, left to right, none inside another."""
     index = 0
     while index < len(tokens):
@@ -250,7 +258,7 @@ def numbers(tokens: Sequence[Token]) -> Iterator[tuple[int, Number]]:
         index = number.last
 
 
-def spoken_digits(tokens: Sequence[Token], first: int, most: int = 20) -> tuple[str, int]:
+def spoken_digits(tokens: Tokens, first: int, most: int = 20) -> tuple[str, int]:
     """A run of digits, said one by one or in groups, or written: "four two 17" -> "4217"; with
     the token after it. Stops past `most` digits."""
     digits, index = "", first

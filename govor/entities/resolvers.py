@@ -3,16 +3,16 @@ confidence)`; they never raise, whatever the text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
 from govor.entities import contacts, dates, money, times
 from govor.entities.numbers import numbers
-from govor.entities.tokens import Token
+from govor.entities.tokens import Tokens
 
 Resolved = Iterator[tuple[int, int, Any, float]]
-Resolver = Callable[[str, Sequence[Token], str, date, str], Resolved]
+Resolver = Callable[[str, Tokens, str, date, str], Resolved]
 
 _YES = (
     "yes|yeah|yep|yup|sure|of course|correct|right|that's right|exactly|absolutely|okay|ok|"
@@ -25,15 +25,13 @@ _NO = (
 )
 
 
-def number(text: str, tokens: Sequence[Token], language: str, today: date, prefer: str) -> Resolved:
+def number(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     for first, found in numbers(tokens):
         if not found.ordinal:
             yield first, found.last, found.value, 1.0
 
 
-def ordinal(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
-) -> Resolved:
+def ordinal(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     for first, found in numbers(tokens):
         if found.ordinal:
             yield first, found.last, found.value, 1.0
@@ -51,7 +49,7 @@ def _said(phrases: str) -> dict[str, list[tuple[str, ...]]]:
 _ANSWERS = {"yes": _said(_YES), "no": _said(_NO)}
 
 
-def yes_no(text: str, tokens: Sequence[Token], language: str, today: date, prefer: str) -> Resolved:
+def yes_no(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     """Only where an utterance begins: a "no" in the middle of one answers nothing."""
     for value, table in _ANSWERS.items():
         for parts in table.get(tokens[0].word, ()) if tokens else ():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
-from govor.entities.numbers import Number, number_at
-from govor.entities.tokens import Token
+from govor.entities.numbers import NUMBER_WORDS, Number, number_at
+from govor.entities.tokens import Tokens
 
 _Time = tuple[int, int, int] | None
 """Hour, minute, token after the last."""
@@ -38,14 +38,21 @@ _SECONDS = {
     }.items()
     for word in forms.split()
 }
+_STARTS = frozenset(
+    {"a", "half", "quarter", "без", "половина", "половине", "половину", "четверть", *NUMBER_WORDS}
+).union(_NAMED, _HALF_OF)
+"""What a time can begin with, beside digits."""
 _HALVES = {"полчаса": 1800, "полгода": 15768000, "полдня": 43200}
 
 
 def times(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
+    text: str, tokens: Tokens, language: str, today: date, prefer: str
 ) -> Iterator[tuple[int, int, Any, float]]:
     index = 0
     while index < len(tokens):
+        if not (tokens[index].is_number or tokens[index].word in _STARTS):
+            index += 1
+            continue
         found = _clock(tokens, index) or _phrase(tokens, index) or _hour(tokens, index)
         if found is None:
             index += 1
@@ -55,18 +62,18 @@ def times(
         index = last
 
 
-def _word(tokens: Sequence[Token], index: int) -> str:
+def _word(tokens: Tokens, index: int) -> str:
     return tokens[index].word if 0 <= index < len(tokens) else ""
 
 
-def _whole(tokens: Sequence[Token], index: int, most: int) -> Number | None:
+def _whole(tokens: Tokens, index: int, most: int) -> Number | None:
     number = number_at(tokens, index)
     if number and number.value == int(number.value) and 0 <= number.value <= most:
         return number
     return None
 
 
-def _clock(tokens: Sequence[Token], first: int) -> _Time:
+def _clock(tokens: Tokens, first: int) -> _Time:
     """14:30."""
     hour, mark, minute = (_word(tokens, first + i) for i in range(3))
     if mark != ":" or not (hour.isdecimal() and minute.isdecimal() and len(minute) == 2):
@@ -76,7 +83,7 @@ def _clock(tokens: Sequence[Token], first: int) -> _Time:
     return int(hour), int(minute), first + 3
 
 
-def _phrase(tokens: Sequence[Token], first: int) -> _Time:
+def _phrase(tokens: Tokens, first: int) -> _Time:
     """As in "half past six", "quarter to seven", «в половине седьмого», «без четверти семь»."""
     word = _word(tokens, first)
     if word in _NAMED:
@@ -105,7 +112,7 @@ def _phrase(tokens: Sequence[Token], first: int) -> _Time:
     return (int(hour.value) - 1) % 24, 60 - int(minutes.value or 60), hour.last
 
 
-def _before(tokens: Sequence[Token], at: int, start: int) -> _Time:
+def _before(tokens: Tokens, at: int, start: int) -> _Time:
     """After «без»: «четверти семь», «десяти минут семь»."""
     minutes = Number(15, at + 1) if _word(tokens, at) == "четверти" else _whole(tokens, at, 59)
     if minutes is None or not minutes.value:
@@ -117,7 +124,7 @@ def _before(tokens: Sequence[Token], at: int, start: int) -> _Time:
     return (int(hour.value) - 1) % 24, 60 - int(minutes.value), hour.last
 
 
-def _hour(tokens: Sequence[Token], first: int) -> _Time:
+def _hour(tokens: Tokens, first: int) -> _Time:
     """As in "six o'clock", "2 pm", «семь часов тридцать минут», «в семь вечера»."""
     hour = _whole(tokens, first, 23)
     if hour is None or hour.ordinal:
@@ -137,7 +144,7 @@ def _hour(tokens: Sequence[Token], first: int) -> _Time:
     return (value, 0, at) if _meridiem(tokens, at) else None
 
 
-def _meridiem(tokens: Sequence[Token], at: int) -> int:
+def _meridiem(tokens: Tokens, at: int) -> int:
     """Tokens of "pm", "p.m." or «вечера» at a place; 0 when there is none."""
     if _word(tokens, at) in _PM | _AM:
         return 1
@@ -146,7 +153,7 @@ def _meridiem(tokens: Sequence[Token], at: int) -> int:
     return 0
 
 
-def _half_of_day(tokens: Sequence[Token], found: tuple[int, int, int]) -> tuple[int, int, int]:
+def _half_of_day(tokens: Tokens, found: tuple[int, int, int]) -> tuple[int, int, int]:
     hour, minute, at = found
     length = _meridiem(tokens, at)
     if not length or hour > 12:
@@ -158,7 +165,7 @@ def _half_of_day(tokens: Sequence[Token], found: tuple[int, int, int]) -> tuple[
 
 
 def durations(
-    text: str, tokens: Sequence[Token], language: str, today: date, prefer: str
+    text: str, tokens: Tokens, language: str, today: date, prefer: str
 ) -> Iterator[tuple[int, int, Any, float]]:
     """Parts that follow one another add up; a month is 30 days, a year 365."""
     index = 0
@@ -171,7 +178,7 @@ def durations(
         index = max(last, index + 1)
 
 
-def _part(tokens: Sequence[Token], first: int) -> tuple[float, int] | None:
+def _part(tokens: Tokens, first: int) -> tuple[float, int] | None:
     word = _word(tokens, first)
     if word in _HALVES:
         return _HALVES[word], first + 1
