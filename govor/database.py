@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +55,7 @@ from sqlalchemy.exc import (
 )
 
 from govor.errors import Unavailable
+from govor.keys import KeyRow as KeyRow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -408,16 +408,6 @@ def migrate(url: str) -> None:
             command.upgrade(config, "head")
     finally:
         engine.dispose()
-
-
-@dataclass(frozen=True)
-class KeyRow:
-    """An API key as it is stored: `digest` is the SHA-256 of the key, in hex."""
-
-    name: str
-    digest: str
-    scopes: tuple[str, ...]
-    expires_at: datetime | None
 
 
 def read_api_keys(connection: Connection) -> list[KeyRow]:

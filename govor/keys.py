@@ -14,8 +14,9 @@ import ipaddress
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from govor.config import ConfigurationError, Settings
@@ -33,7 +34,12 @@ class KeyRow:
 
     name: str
     digest: str
-    scopes: frozenset[str]
+    scopes: tuple[str, ...]
+    expires_at: datetime | None = None
+
+
+KeyTable = Callable[[], Awaitable[Iterable[KeyRow]]]
+"""Reads the keys of the database; raises while it is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,76 +86,69 @@ def read_keys(path: Path) -> list[KeyRow]:
                 f"GOVOR_KEYS_FILE: {path}, line {number}: unknown scope {min(unknown)!r}"
             )
         digest = key.removeprefix("sha256:").lower() if key[:7] == "sha256:" else digest_of(key)
-        rows.append(KeyRow(name, digest, frozenset(scopes.split(","))))
+        rows.append(KeyRow(name, digest, tuple(scopes.split(","))))
     return rows
 
 
 class Keyring:
     """The keys that are accepted now. A part of every service: reloads while it runs."""
 
-    def __init__(
-        self, settings: Settings, table: Callable[[], Iterable[KeyRow]] | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, table: KeyTable | None = None) -> None:
         self._file = settings.keys_file
         self._table = table
-        self._rows: dict[str, list[KeyRow]] = {}
-        self._known: list[tuple[str, Principal]] = []
+        self._of_file: list[KeyRow] = read_keys(self._file) if self._file is not None else []
+        self._of_table: list[KeyRow] | None = [] if table is None else None
         self._internal = digest_of(secret(settings.internal_key_path).decode())
         self._task: asyncio.Task[None] | None = None
-        if self._file is not None:
-            self._rows["file"] = read_keys(self._file)
-        self._index()
 
     @property
     def open(self) -> bool:
-        """Whether no key is configured, so that loopback may call without one."""
-        return len(self._known) == 1
+        """Whether no key is configured, so that loopback may call without one. Not while nobody
+        knows what the table holds."""
+        return not self._of_file and self._of_table == []
 
     def find(self, key: str) -> Principal | None:
         """The owner of a key. Looks at every digest, so the time says nothing about any of them."""
         digest, found = digest_of(key), None
-        for known, principal in self._known:
-            if hmac.compare_digest(known, digest):
-                found = principal
+        if hmac.compare_digest(self._internal, digest):
+            found = INTERNAL
+        for row in (*self._of_file, *(self._of_table or ())):
+            if hmac.compare_digest(row.digest, digest) and not _expired(row):
+                found = Principal(row.name, frozenset(row.scopes))
         return found
 
     async def start(self) -> None:
-        await asyncio.to_thread(self.reload)
+        await self.reload()
         self._task = asyncio.create_task(self._follow(), name="reload keys")
 
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def ready(self) -> tuple[bool, str]:
-        return True, "open on loopback" if self.open else f"{len(self._known) - 1} keys"
+        if self._of_table is None:
+            return False, "the table of keys was not read yet"
+        return True, "open on loopback" if self.open else "configured"
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Reads both sources; one that cannot be read keeps the keys it gave last."""
-        sources: dict[str, Callable[[], Iterable[KeyRow]]] = {}
-        if self._file is not None:
-            path = self._file
-            sources["file"] = lambda: read_keys(path)
-        if self._table is not None:
-            sources["table"] = self._table
-        for name, read in sources.items():
-            try:
-                self._rows[name] = list(read())
-            except Exception as error:
-                log.warning("keys of the %s stay as they were: %s", name, error)
-        self._index()
-
-    def _index(self) -> None:
-        self._known = [(self._internal, INTERNAL)]
-        for rows in self._rows.values():
-            self._known += [(row.digest, Principal(row.name, row.scopes)) for row in rows]
+        try:
+            if self._file is not None:
+                self._of_file = await asyncio.to_thread(read_keys, self._file)
+            if self._table is not None:
+                self._of_table = list(await self._table())
+        except Exception as error:
+            log.warning("keys stay as they were: %s", error)
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(RELOAD_SECONDS)
-            await asyncio.to_thread(self.reload)
+            await asyncio.sleep(RELOAD_SECONDS if self._of_table is not None else 1.0)
+            await self.reload()
+
+
+def _expired(row: KeyRow) -> bool:
+    return row.expires_at is not None and row.expires_at <= datetime.now(UTC)
 
 
 def given_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str | None:

@@ -13,8 +13,9 @@ from typing import Any
 from fastapi import FastAPI
 
 from govor.config import Settings
-from govor.database import Database
+from govor.database import Database, read_api_keys
 from govor.errors import NotFound
+from govor.keys import KeyRow
 from govor.metrics import Metrics
 from govor.predictions import CONSENT_HEADER, Prediction, PredictionLog, as_consent
 from govor.repository import Repository, Version
@@ -59,6 +60,9 @@ class Models:
 
     def ready(self) -> tuple[bool, str]:
         return self._database.ready()
+
+    async def keys(self) -> list[KeyRow]:
+        return await self._database.run(read_api_keys)
 
     @contextlib.asynccontextmanager
     async def acquire(
@@ -121,7 +125,11 @@ def create_model_service(
     """A service with the models that `loaders` open; `app.state.models` leases them."""
     models = Models(name, settings, loaders)
     app = create_service(
-        name, settings, description=description, parts={"database": models, **models.served}
+        name,
+        settings,
+        description=description,
+        parts={"database": models, **models.served},
+        key_table=models.keys,
     )
     models.metrics = app.state.metrics
     app.state.models = models

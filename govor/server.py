@@ -32,14 +32,13 @@ def run(
     `ready` is told the URL once requests are answered. Raises `ConfigurationError` for a port that
     is taken and for an address that others reach while no key is configured.
     """
-    _refuse_open_door(apps, settings)
     with (
         _bound(settings) as listener,
         _metrics(apps, settings),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         contextlib.suppress(asyncio.CancelledError),
     ):
-        runner.run(_Server(door, apps).serve_until_signal(listener, ready))
+        runner.run(_Server(door, apps, settings).serve_until_signal(listener, ready))
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +70,7 @@ async def lifespans(apps: Sequence[FastAPI]) -> AsyncIterator[None]:
 class _Server(uvicorn.Server):
     """uvicorn between the lifespans and the signals, which are ours: stopping is no failure."""
 
-    def __init__(self, door: ASGIApp, apps: Sequence[FastAPI]) -> None:
+    def __init__(self, door: ASGIApp, apps: Sequence[FastAPI], settings: Settings) -> None:
         config = uvicorn.Config(
             door,
             http="httptools",
@@ -83,6 +82,7 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._apps = apps
+        self._settings = settings
         self._main: asyncio.Task[None] | None = None
 
     async def serve_until_signal(
@@ -93,6 +93,7 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
         async with lifespans(self._apps):
+            _refuse_open_door(self._apps, self._settings)
             announced = asyncio.create_task(self._announce(listener, ready))
             await self.serve(sockets=[listener])
             announced.cancel()
@@ -119,7 +120,6 @@ class _Server(uvicorn.Server):
 
 def _refuse_open_door(apps: Sequence[FastAPI], settings: Settings) -> None:
     for app in apps:
-        app.state.keyring.reload()
         if app.state.keyring.open and not is_loopback(settings.host):
             raise ConfigurationError(
                 f"GOVOR_HOST={settings.host} is reached by others and needs a key: "

@@ -37,7 +37,7 @@ from govor.errors import (
     Unprocessable,
     from_body,
 )
-from govor.keys import ADMIN, SPEAK, Keyring, KeyRow, Principal, secret
+from govor.keys import ADMIN, SPEAK, Keyring, KeyTable, Principal, secret
 from govor.metrics import Metrics
 
 PUBLIC = ("/healthz", "/readyz", "/version", "/docs", "/docs/", "/openapi.json")
@@ -64,7 +64,7 @@ def create_service(
     description: str,
     parts: Mapping[str, Part],
     lifespan: Lifespan | None = None,
-    key_table: Callable[[], Iterable[KeyRow]] | None = None,
+    key_table: KeyTable | None = None,
     public: Sequence[str] = (),
     document: Path | None = None,
 ) -> FastAPI:

@@ -10,8 +10,8 @@ import httpx
 from fastapi import FastAPI
 
 from govor.clients import Siblings, connect
-from govor.database import Database
-from govor.keys import secret
+from govor.database import Database, read_api_keys
+from govor.keys import KeyRow, secret
 from govor.retention import Retention
 from govor.service import create_service
 from govor.spool import Spool
@@ -54,6 +54,7 @@ def create_app(
             **{one.name: Watched(one, settings.poll_seconds) for one in siblings.all},
         },
         lifespan=clients,
+        key_table=storage.keys,
         public=page.PUBLIC,
         document=DOCUMENT if DOCUMENT.is_file() else None,
     )
@@ -91,6 +92,9 @@ class Storage:
 
     def ready(self) -> tuple[bool, str]:
         return self.database.ready()
+
+    async def keys(self) -> list[KeyRow]:
+        return await self.database.run(read_api_keys)
 
 
 def _siblings(settings: GatewaySettings) -> Siblings:

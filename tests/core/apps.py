@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from govor.config import Settings
 from govor.errors import DeadlineExceeded, Overloaded
-from govor.keys import KeyRow, Principal
+from govor.keys import KeyTable, Principal
 from govor.server import lifespans
 from govor.service import create_service, speaker
 from govor.verbs import Call, verb
@@ -59,7 +59,7 @@ class Work:
         return question.text * question.times
 
 
-def create_app(settings: Settings, key_table: Callable[[], list[KeyRow]] | None = None) -> FastAPI:
+def create_app(settings: Settings, key_table: KeyTable | None = None) -> FastAPI:
     """Four verbs in one service: say, stream, upload and break; and one FastAPI route."""
     app = create_service(
         "nlu", settings, description="For tests", parts={}, key_table=key_table, public=("/page/",)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -87,7 +88,7 @@ async def test_readiness_names_every_part(settings: Settings, running: Running) 
             "parts": {
                 "good": {"ready": True, "detail": "works"},
                 "bad": {"ready": False, "detail": "broken"},
-                "keys": {"ready": True, "detail": "2 keys"},
+                "keys": {"ready": True, "detail": "configured"},
             },
         }
         bad.works = True
@@ -185,9 +186,9 @@ async def test_without_keys_only_this_machine_may_call(tmp_path: Path, running: 
 
 
 async def test_keys_of_the_table_are_reloaded_and_kept(tmp_path: Path, running: Running) -> None:
-    rows = [KeyRow("app", digest_of(SPEAKER), frozenset({"speak"}))]
+    rows = [KeyRow("app", digest_of(SPEAKER), ("speak",))]
 
-    def table() -> list[KeyRow]:
+    async def table() -> list[KeyRow]:
         if not rows:
             raise ConnectionError("the database is away")
         return rows
@@ -197,11 +198,47 @@ async def test_keys_of_the_table_are_reloaded_and_kept(tmp_path: Path, running: 
         headers = {"x-api-key": SPEAKER}
         assert (await http.get("/v1/who", headers=headers)).status_code == 200
         rows.clear()
-        app.state.keyring.reload()
+        await app.state.keyring.reload()
         assert (await http.get("/v1/who", headers=headers)).status_code == 200
-        rows.append(KeyRow("new", digest_of("new"), frozenset({"speak"})))
-        app.state.keyring.reload()
+        rows.append(KeyRow("new", digest_of("new"), ("speak",)))
+        await app.state.keyring.reload()
         assert (await http.get("/v1/who", headers=headers)).status_code == 401
+
+
+async def test_nobody_enters_before_the_table_of_keys_is_read(
+    tmp_path: Path, running: Running
+) -> None:
+    away = True
+
+    async def table() -> list[KeyRow]:
+        if away:
+            raise ConnectionError("the database is away")
+        return []
+
+    app = create_app(settings_in(tmp_path), table)
+    async with running(app) as sibling, client(app) as http:
+        assert (await http.get("/v1/who")).status_code == 401
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await sibling.get("/v1/who")).status_code == 200
+        away = False
+        await app.state.keyring.reload()
+        assert (await http.get("/v1/who")).status_code == 200
+
+
+async def test_a_key_expires(tmp_path: Path, running: Running) -> None:
+    hour = timedelta(hours=1)
+    now = datetime.now(UTC)
+
+    async def table() -> list[KeyRow]:
+        return [
+            KeyRow("old", digest_of("old"), ("speak",), now - hour),
+            KeyRow("new", digest_of("new"), ("speak",), now + hour),
+        ]
+
+    app = create_app(settings_in(tmp_path), table)
+    async with running(app), client(app) as http:
+        assert (await http.get("/v1/who", headers={"x-api-key": "old"})).status_code == 401
+        assert (await http.get("/v1/who", headers={"x-api-key": "new"})).status_code == 200
 
 
 async def test_the_limit_spares_siblings(settings: Settings, running: Running) -> None:
