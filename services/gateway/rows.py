@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import bindparam, exists, insert, select, update
 from sqlalchemy import delete as delete_from
-from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Connection, Row
 
 from govor.config import Consent
@@ -21,6 +21,17 @@ from govor.errors import Conflict, NotFound
 from govor.masking import mask
 from govor.schemas.turn import FeedbackRequest, StoredConversation, StoredTurn
 from govor.spool import Record
+
+# The statements of every turn are built once: building them takes as long as running them.
+_FIND = select(conversation).where(conversation.c.id == bindparam("key")).with_for_update()
+_LEASE = update(conversation).where(conversation.c.id == bindparam("key"))
+_ADVANCE = update(conversation).where(
+    conversation.c.id == bindparam("key"),
+    conversation.c.version == bindparam("opened_version"),
+    conversation.c.subject.is_not_distinct_from(bindparam("owner")),
+    conversation.c.deleted_at.is_(None),
+)
+_INSERT_TURN = insert(turn)
 
 
 @dataclass
@@ -87,9 +98,12 @@ def take(
     if row.lease_holder not in (None, lease.holder) and row.lease_until > lease.now:
         return None
     connection.execute(
-        update(conversation)
-        .where(conversation.c.id == begun.id)
-        .values(lease_holder=lease.holder, lease_until=lease.now + lease.length)
+        _LEASE,
+        {
+            "key": begun.id,
+            "lease_holder": lease.holder,
+            "lease_until": lease.now + lease.length,
+        },
     )
     return found
 
@@ -139,26 +153,22 @@ def write(connection: Connection, record: Record, leased: bool) -> None:
     at = datetime.fromisoformat(record["at"])
     spoken = record["turn"] | {"at": datetime.fromisoformat(record["turn"]["at"])}
     changed = connection.execute(
-        update(conversation)
-        .where(
-            conversation.c.id == after.id,
-            conversation.c.version == after.version - 1,
-            conversation.c.subject.is_not_distinct_from(after.subject),
-            conversation.c.deleted_at.is_(None),
-        )
-        .values(
-            language=after.language,
-            consent=after.consent,
-            state=after.state,
-            version=after.version,
-            lease_holder=None,
-            lease_until=None,
-            updated_at=at,
-        )
+        _ADVANCE,
+        {
+            "key": after.id,
+            "opened_version": after.version - 1,
+            "owner": after.subject,
+            "language": after.language,
+            "consent": after.consent,
+            "state": after.state,
+            "version": after.version,
+            "lease_holder": None,
+            "lease_until": None,
+            "updated_at": at,
+        },
     )
-    if changed.rowcount == 0 and not _belongs(connection, after, spoken, at, leased):
-        return
-    connection.execute(insert(turn), spoken)
+    if changed.rowcount or _belongs(connection, after, spoken, at, leased):
+        connection.execute(_INSERT_TURN, spoken)
 
 
 def _belongs(
@@ -264,8 +274,7 @@ def _masked_entity(entity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(connection: Connection, conversation_id: str) -> Row[Any] | None:
-    statement = select(conversation).where(conversation.c.id == conversation_id)
-    return connection.execute(statement.with_for_update()).one_or_none()
+    return connection.execute(_FIND, {"key": conversation_id}).one_or_none()
 
 
 def _owned(connection: Connection, conversation_id: str, subject: str | None) -> Row[Any]:
