@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 PUBLIC = ("/", "/static/")
@@ -17,13 +19,22 @@ _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'self'; "
     "base-uri 'none'; form-action 'none'",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
 }
+_REVALIDATED = {"cache-control": "no-cache"}
 
 
 def add_routes(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
+        return FileResponse(_FOLDER / "index.html", headers=_HEADERS | _REVALIDATED)
 
-    app.mount("/static/", StaticFiles(directory=_FOLDER))
+    app.mount("/static/", _Files(directory=_FOLDER))
+
+
+class _Files(StaticFiles):
+    """Asked for again each time (304): a page must not meet the scripts of another version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_REVALIDATED)
+        return response

@@ -26,5 +26,5 @@ class GatewaySettings(Settings):
     """Longest wait for a generated text; then the flow's `else:` is said."""
     gateway_tts_timeout_seconds: float = Field(10.0, gt=0)
     """Longest wait for the speech of one piece of the reply; then there is text alone."""
-    gateway_action_url: str | None = None
+    gateway_actions_url: str | None = None
     """The action server, instead of the one that a pack names."""

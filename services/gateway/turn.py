@@ -226,7 +226,7 @@ class _OneTurn:
                 return Done(texts=(text,))
             case Act():
                 actions_at = self.pack.actions
-                url = self.shared.settings.gateway_action_url or actions_at.url
+                url = self.shared.settings.gateway_actions_url or actions_at.url
                 return await self.act(step.name, url, actions_at.timeout_seconds)
             case Handoff():
                 desk = self.pack.handoffs[step.name]

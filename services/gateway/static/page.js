@@ -5,7 +5,7 @@ import { Recording, Speech } from "./sound.js";
 const STAGES = ["stt", "nlu", "policy", "generate", "tts"];
 const $ = (id) => document.getElementById(id);
 
-const page = { language: "en", domain: null, domains: [], conversation: null, recording: null, turn: null };
+const page = { language: "en", domain: null, domains: [], conversation: null, recording: null };
 const words = () => WORDS[page.language];
 
 function element(tag, className, ...children) {
@@ -78,7 +78,7 @@ function request(utterance, aloud) {
 async function take(utterance, shown = utterance) {
   const aloud = utterance !== null && $("voice").getAttribute("aria-pressed") === "true";
   const view = show(typeof shown === "string" ? shown : null);
-  const turn = (page.turn = { view, speech: aloud ? new Speech() : null });
+  const turn = { view, speech: aloud ? new Speech() : null, greeting: utterance === null };
   notice();
   try {
     const answer = await ask("v1/converse", request(utterance, aloud));
@@ -121,12 +121,14 @@ const SHOW = {
     turn.view.querySelector(".words").textContent = done.reply.text;
     turn.view.querySelector(".words").lang = done.language;
     buttons(turn.view, done.reply.buttons);
-    timings(turn.view, done.timings);
     for (const part of done.degraded) {
       turn.view.querySelector(".chips").append(element("span", "chip degraded", `${words().degraded} ${part}`));
     }
-    tools(turn, done);
-    turn.view.querySelector("footer").hidden = false;
+    if (!turn.greeting) {
+      timings(turn.view, done.timings);
+      tools(turn, done);
+      turn.view.querySelector("footer").hidden = false;
+    }
     follow();
   },
 };
@@ -165,12 +167,12 @@ function buttons(view, rows) {
   }
 }
 
-const milliseconds = (seconds) => `${Math.round(seconds * 1000)} ms`;
+const milliseconds = (seconds) => (seconds < 0.001 ? "< 1 ms" : `${Math.round(seconds * 1000)} ms`);
 
 function timings(view, times) {
   for (const stage of STAGES.filter((name) => times[name])) {
     const part = element("i");
-    part.style.flexGrow = times[stage] * 1000;
+    part.style.flexGrow = 1 + times[stage] * 1e6;
     part.title = `${words()[stage]} ${milliseconds(times[stage])}`;
     const entry = element("span", "", `${words()[stage]} ${milliseconds(times[stage])}`);
     for (const one of [part, entry]) one.style.setProperty("--colour", `var(--${stage})`);
