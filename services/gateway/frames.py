@@ -126,8 +126,13 @@ def _behind(at: Path) -> Path:
 
 
 def _move(pack: Pack, frame: Frame, at: Path) -> None:
-    """To `at`, or, when a branch has no such step, behind the step that it belongs to."""
+    """To `at`; when a branch ends there, behind the step that it belongs to.
+
+    But the `else` of an action or a confirmation ends its flow: what follows is for the one that
+    was done, or agreed to.
+    """
     steps = pack.flows[frame.flow].steps
     while len(at) > 1 and _at(steps, at) is None:
-        at = _behind(at[:-2])
+        whole = isinstance(_at(steps, at[:-2]), Action | Confirm)
+        at = [len(steps)] if whole else _behind(at[:-2])
     frame.at, frame.asked = at, 0

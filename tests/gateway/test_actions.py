@@ -118,7 +118,7 @@ async def test_a_refund_goes_through_its_actions(gateway: Gateway, server: Actio
     named = [{"event": "slot", "name": k, "value": v} for k, v in slots.items()]
     server.answers["get_order"] = {"events": named, "responses": []}
     server.answers["refund_order"] = {"events": [], "responses": [{"text": "Ref. {order} 77"}]}
-    async with listening(server) as url, gateway(gateway_action_url=url) as client:
+    async with listening(server) as url, gateway(gateway_actions_url=url) as client:
         asked = await say(client, "my money back for A1")
         one = {"conversation_id": asked["conversation_id"]}
         assert asked["steps"] == ["get_order", "refund_summary"]
@@ -148,7 +148,7 @@ async def test_what_an_action_did_is_kept_when_the_client_goes(
         return JSONResponse({"events": []})
 
     server.answers["get_order"] = slow
-    async with listening(server) as url, gateway(gateway_action_url=url) as client:
+    async with listening(server) as url, gateway(gateway_actions_url=url) as client:
         body = {"text": "my money back for A1", "conversation_id": "c2"}
         call = asyncio.create_task(client.post("/v1/converse", json=body))
         await begun.wait()

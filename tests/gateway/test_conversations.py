@@ -390,3 +390,19 @@ async def test_an_emptied_state_begins_afresh(store: Conversations) -> None:
     await store._database.run(lambda c: c.execute(update(conversation).values(state=None)))
     async with opening(store, "c") as opened:
         assert (opened.state, opened.version) == ({}, 1)
+
+
+async def test_a_spooled_file_that_cannot_be_read_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path}/govor.db"
+    migrate(url)
+    spool = Spool(tmp_path / "turns", 1 << 20)
+    spool.write([{"turn": {"conversation_id": "c"}}])
+    (tmp_path / "turns" / "0.jsonl").write_text("half a li")
+    async with process(url, tmp_path) as store:
+        assert (await say(store, "c")).state == {"turns": 1}
+        await store.load()
+        assert store._spool.files() == []
+        assert len((await store.get("c", None)).turns) == 1
+    assert "set aside" in caplog.text

@@ -176,6 +176,13 @@ def test_an_action_that_fails_says_so_and_ends_its_flow(person: Person) -> None:
     assert person.state.frames == []
 
 
+def test_what_follows_an_action_is_not_for_one_that_failed(person: Person) -> None:
+    refund_asked(person)
+    person.says("yes", "affirm")
+    assert person.event(Failed()) == ["system_down"]
+    assert person.state.frames == []
+
+
 def test_a_generator_that_fails_has_its_canned_reply(person: Person) -> None:
     person.says("the stars for leo", "fortune", sign="leo")
     assert person.event(Failed()) == ["canned_fortune"]
