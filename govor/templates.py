@@ -144,6 +144,8 @@ def _parse(text: str, rules: Mapping[str, str], within: tuple[str, ...]) -> Expr
         tree = parse_sentence(text).expression
     except ParseError as error:
         raise TemplateError(f"{text!r}: {error}") from None
+    except AssertionError:  # hassil's word for brackets with nothing between them
+        raise TemplateError(f"{text!r}: empty brackets") from None
     return _inline(tree, text, rules, within)
 
 
@@ -241,19 +243,25 @@ def _join(pieces: list[_Piece]) -> Sample:
     return Sample(text.rstrip(), tuple(spans))
 
 
-def _jsgf(node: Expression, lists: Lists) -> str:
-    """The node in JSGF; empty when nothing in it can be spoken."""
+def _jsgf(node: Expression, lists: Lists) -> str | None:
+    """The node in JSGF; "" when it says nothing, None when it cannot be spoken."""
     if isinstance(node, TextChunk):
         return _spoken(node.original_text)
     if isinstance(node, ListReference):
         return f"<{node.list_name}>"
     assert isinstance(node, Group)
     if isinstance(node, Alternative):
-        spoken = [_jsgf(item, lists) for item in node.items]
-        inner = _either(spoken)
-        return "" if not inner else f"({inner})" if all(spoken) else f"[{inner}]"
-    runs = (_jsgf(run[0], lists) if len(run) == 1 else _glued(run, lists) for run in _runs(node))
-    return " ".join(run for run in runs if run)
+        return _bracketed(_jsgf(item, lists) for item in node.items)
+    runs = [_jsgf(run[0], lists) if len(run) == 1 else _glued(run, lists) for run in _runs(node)]
+    return None if None in runs else " ".join(filter(None, runs))
+
+
+def _bracketed(texts: Iterable[str | None]) -> str | None:
+    spoken = [text for text in texts if text is not None]
+    inner = _either(spoken)
+    if not inner:
+        return "" if spoken else None
+    return f"({inner})" if all(spoken) else f"[{inner}]"
 
 
 def _runs(node: Group) -> Iterator[list[Expression]]:
@@ -269,25 +277,23 @@ def _runs(node: Group) -> Iterator[list[Expression]]:
 
 
 def _glues(left: Expression, right: Expression) -> bool:
+    """Does a word begin in one and go on in the other? Brackets count as letters."""
     before = left.original_text[-1:] if isinstance(left, TextChunk) else "x"
     after = right.original_text[:1] if isinstance(right, TextChunk) else "x"
-    return not isinstance(left, TextChunk) | isinstance(right, TextChunk) or (
-        (before.isalnum() or before in "'-") and (after.isalnum() or after in "'-")
-    )
+    return all(ch.isalnum() or ch in "'-" for ch in before + after) and bool(before and after)
 
 
-def _glued(run: list[Expression], lists: Lists) -> str:
-    whole = [_spoken(_join(list(pieces)).text) for pieces in _all(Group(items=run), lists)]
-    inner = _either(whole)
-    return "" if not inner else f"({inner})" if all(whole) else f"[{inner}]"
+def _glued(run: list[Expression], lists: Lists) -> str | None:
+    pieces = _all(Group(items=run), lists)
+    return _bracketed(_spoken(_join(sentence).text) for sentence in pieces)
 
 
-def _either(texts: Iterable[str]) -> str:
+def _either(texts: Iterable[str | None]) -> str:
     return " | ".join(dict.fromkeys(filter(None, texts)))
 
 
-def _spoken(text: str) -> str:
-    """The words of a text; none when a digit is in it, since nobody says a digit."""
+def _spoken(text: str) -> str | None:
+    """The words of a text; None when a digit is in it, since nobody says a digit."""
     if any(ch.isdigit() for ch in text):
-        return ""
+        return None
     return " ".join(_SPOKEN.findall(text.lower().replace("’", "'")))

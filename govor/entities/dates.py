@@ -168,6 +168,8 @@ def _written(tokens: Tokens, first: int, language: str, today: date, prefer: str
         return _day(numbers[2], numbers[1], numbers[0], today, prefer, index)
     if len(parts) == 2 and (mark == "-" or len(parts[1]) != 2):
         return None
+    if len(parts) == 3 and len(parts[2]) not in (2, 4):
+        return None
     if len(parts) == 1 or max(map(len, parts[:2])) > 2:
         return None
     day, month = numbers[:2]
