@@ -32,6 +32,7 @@ from hassil.parser import ParseError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
+_PLACEHOLDER = re.compile(r"<\w+>")
 _GLUED = ".,!?:;…"
 
 
@@ -102,13 +103,18 @@ class Plan(BaseModel):
                 )
         return tokens
 
-    def fill(self, text: str, language: str, values: Mapping[str, str]) -> str:
-        """The text with each placeholder replaced by the form of its field's value."""
-        for token, placeholder in self.tokens().items():
-            if token in text:
-                form = placeholder.forms[language][values[placeholder.field]]
-                text = text.replace(token, form)
-        return text
+    def fills(self, language: str, values: Mapping[str, str]) -> dict[str, str]:
+        """What each token of the language stands for, given the fields' values."""
+        return {
+            token: placeholder.forms[language][values[placeholder.field]]
+            for token, placeholder in self.tokens().items()
+            if language in placeholder.forms
+        }
+
+
+def fill(text: str, fills: Mapping[str, str]) -> str:
+    """The text with its placeholders replaced."""
+    return _PLACEHOLDER.sub(lambda token: fills[token[0]], text)
 
 
 @dataclass(frozen=True)
@@ -260,8 +266,10 @@ class Grammar:
         self, node: Any, text: str, starts: set[int], memo: dict[tuple[str, int], set[int]]
     ) -> set[int]:
         """Where a match of `node` that begins at one of `starts` may end."""
-        if not starts or isinstance(node, TextChunk):
-            return _literal_ends(node.original_text, text, starts) if starts else starts
+        if not starts:
+            return starts
+        if isinstance(node, TextChunk):
+            return _literal_ends(node.original_text, text, starts)
         if isinstance(node, Alternative):
             return set().union(*(self._ends(item, text, starts, memo) for item in node.items))
         if isinstance(node, Sequence):
@@ -294,12 +302,13 @@ def _literal_ends(literal: str, text: str, starts: set[int]) -> set[int]:
     A space of the literal needs one in the text, except where an optional that was left out, the
     sentence's edge or punctuation has already closed the gap.
     """
+    closers = ("", " ", *_GLUED)
     for piece in re.split(r"(\s+)", literal.casefold()):
         if piece.isspace():
             starts = {
                 start + 1 if text[start : start + 1] == " " else start
                 for start in starts
-                if text[start : start + 1] in ("", " ", *_GLUED) or text[start - 1 : start] in "  "
+                if text[start : start + 1] in closers or text[start - 1 : start] in ("", " ")
             }
         else:
             starts = {start + len(piece) for start in starts if text.startswith(piece, start)}

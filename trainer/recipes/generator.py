@@ -91,17 +91,7 @@ class Prepared:
 def prepare(corpus: Path, params: Params) -> Prepared:
     """Draws the texts and trains the vocabulary on them."""
     plan = read_plan(corpus)
-    rng = random.Random(params.seed)
-    train: list[str] = []
-    held_out: list[str] = []
-    floor = {}
-    for language in plan.fields["language"]:
-        grammar = read_grammar(corpus, language)
-        rows = [_draw(grammar, rng) for _ in range(params.texts + params.held_out)]
-        train += [row for row, _ in rows[params.held_out :]]
-        held_out += [row for row, _ in rows[: params.held_out]]
-        floor[language] = sum(nats for _, nats in rows[: params.held_out]) / params.held_out
-    rng.shuffle(train)
+    train, held_out, floor = sample(corpus, params)
     tokenizer = _vocabulary(train, plan, params.vocabulary)
     return Prepared(
         plan=plan,
@@ -111,6 +101,25 @@ def prepare(corpus: Path, params: Params) -> Prepared:
         floor=floor,
         digest=_digest(corpus),
     )
+
+
+def sample(corpus: Path, params: Params) -> tuple[list[str], list[str], dict[str, float]]:
+    """Rows to train on (shuffled), rows held out (by language), and the latter's nats a text.
+
+    The same params draw the same rows, so that what was trained on can be told from the manifest.
+    """
+    rng = random.Random(params.seed)
+    train: list[str] = []
+    held_out: list[str] = []
+    floor = {}
+    for language in read_plan(corpus).fields["language"]:
+        grammar = read_grammar(corpus, language)
+        rows = [_draw(grammar, rng) for _ in range(params.texts + params.held_out)]
+        train += [row for row, _ in rows[params.held_out :]]
+        held_out += [row for row, _ in rows[: params.held_out]]
+        floor[language] = sum(nats for _, nats in rows[: params.held_out]) / params.held_out
+    rng.shuffle(train)
+    return train, held_out, floor
 
 
 def _draw(grammar: Grammar, rng: random.Random) -> tuple[str, float]:
@@ -301,7 +310,7 @@ def export(model: Any, prepared: Prepared, params: Params, out: Path) -> None:
 
 
 def service_config(prepared: Prepared, params: Params) -> dict[str, Any]:
-    """What the service reads: the form is that of `services/generator/config.py`."""
+    """What the service reads: the form is that of `services.generator.backends.config.py`."""
     plan, tokenizer = prepared.plan, prepared.tokenizer
     limits = plan.limits
     return {
@@ -348,7 +357,7 @@ def run(corpus: Path, out: Path, params: Params | None = None) -> dict[str, floa
         languages=plan.fields["language"],
         fields=plan.fields,
         description="A small decoder that has learnt a phrase grammar of our own.",
-        recipe="generator",
+        recipe="trainer/recipes/generator.py",
         params=params.model_dump(),
         datasets=[
             {
