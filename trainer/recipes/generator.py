@@ -65,7 +65,7 @@ class Params(BaseModel):
     max_tokens: int = 256
     """What the service gives when a request does not say; the longest text has about 180."""
     batch: int = 16
-    steps: int = 3600
+    steps: int = 3200
     learning_rate: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.05
