@@ -18,10 +18,10 @@ from govor.routes import SERVICES
 
 _TRY = """\
 Govor is ready: open {url} and speak or type, or try
-  curl {url}/v1/converse {json} '{{"text": "What do the stars say for Leo today?"}}'
-  curl {url}/v1/understand {json} '{{"text": "my horoscope for tomorrow"}}'
+  curl {url}/v1/converse {json} '{{"text": "what do the stars say for leo tomorrow"}}'
+  curl {url}/v1/converse -F audio=@examples/thank-you.flac
   curl {url}/v1/synthesize {json} '{{"text": "The stars are kind today."}}' -o speech.wav
-  curl {url}/v1/transcribe -F file=@speech.wav"""
+  curl {url}/v1/transcribe -F file=@examples/thank-you.flac"""
 _JSON = "-H 'Content-Type: application/json' -d"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -52,6 +53,12 @@ def started(folder: Path, **more: str) -> Iterator[tuple[subprocess.Popen[str], 
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with started(tmp_path_factory.mktemp("var")) as (_, url):
+        yield url
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,6 +134,31 @@ def test_a_body_that_never_comes_does_not_hold_a_connection(tmp_path: Path) -> N
         assert answer.startswith(b"HTTP/1.1 408")
         assert b"connection: close" in answer.lower()
         assert time.monotonic() - since < 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"hello\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000,
+        b"GET /" + b"x" * 200_000,
+    ],
+)
+def test_what_is_not_http_is_400_in_the_error_shape(server: str, data: bytes) -> None:
+    with socket.create_connection(_address(server), 10) as client:
+        client.sendall(data)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"x-request-id" in head
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    assert httpx.get(f"{server}/healthz").status_code == 200
 
 
 def test_memory_is_flat_under_refused_bodies(tmp_path: Path) -> None:
