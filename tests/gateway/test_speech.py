@@ -1,0 +1,62 @@
+"""Pieces of speech become one stream."""
+
+from __future__ import annotations
+
+import io
+import wave
+
+import pytest
+
+from govor.clients import Outgoing
+from govor.schemas.tts import AudioFormat, SynthesizeRequest
+from services.gateway.speech import Speaker, wav_header
+from tests.gateway.siblings import RATE, Script, siblings
+
+
+async def speak(script: Script, kind: AudioFormat, down: bool = False) -> Speaker:
+    client = siblings(script, ["tts"] if down else []).tts
+    request = SynthesizeRequest(text=".", format=kind)
+    told: list[bytes] = []
+
+    async def emit(chunk: bytes, rate: int) -> None:
+        assert rate == RATE
+        told.append(chunk)
+
+    speaker = Speaker(client, request, Outgoing("r", 5.0), emit)
+    for text in ("One.", " ", "Two."):
+        speaker.say(text)
+    await speaker.finish()
+    if speaker.audio is not None:
+        assert b"".join(told)[-16:] == speaker.audio[-16:]
+    return speaker
+
+
+@pytest.mark.parametrize(("kind", "wire"), [("wav", "pcm"), ("pcm", "pcm"), ("mp3", "mp3")])
+async def test_pieces_are_joined(kind: AudioFormat, wire: str) -> None:
+    script = Script()
+    speaker = await speak(script, kind)
+    asked = script.requests("/v1/synthesize")
+    assert [(body["text"], body["format"]) for body in asked] == [("One.", wire), ("Two.", wire)]
+    assert speaker.audio is not None
+    assert speaker.audio[-16::2] == b"One.Two."
+    assert speaker.version == "tts-en:1"
+
+
+async def test_flac_waits_for_the_whole() -> None:
+    script = Script()
+    await speak(script, "flac")
+    assert [body["text"] for body in script.requests("/v1/synthesize")] == ["One. Two."]
+
+
+async def test_what_could_not_all_be_spoken_is_no_audio() -> None:
+    speaker = await speak(Script(), "wav", down=True)
+    assert speaker.audio is None
+    assert speaker.failed is not None
+    assert speaker.failed.code == "tts_unavailable"
+
+
+def test_a_wav_header_is_readable() -> None:
+    with wave.open(io.BytesIO(wav_header(16000, 8) + bytes(8))) as audio:
+        assert (audio.getnchannels(), audio.getsampwidth()) == (1, 2)
+        assert (audio.getframerate(), audio.getnframes()) == (16000, 4)
+    assert wav_header(8000)[40:] == b"\xdb\xff\xff\xff"
