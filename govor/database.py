@@ -41,6 +41,7 @@ from sqlalchemy import (
     insert,
     inspect,
     make_url,
+    or_,
     select,
     text,
 )
@@ -132,8 +133,10 @@ turn = Table(
     Column("steps", JSON, nullable=False),
     Column("degraded", JSON, nullable=False),
     Index("turn_conversation", "conversation_id", "at"),
-    Index("turn_at", "at"),
 )
+# The hourly sweep looks only at what still has text.
+_has_text = or_(turn.c.utterance.is_not(None), turn.c.reply.is_not(None))
+Index("turn_text", turn.c.at, sqlite_where=_has_text, postgresql_where=_has_text)
 
 feedback = Table(
     "feedback",
@@ -209,6 +212,8 @@ prediction = Table(
     Index("prediction_conversation", "conversation_id"),
     Index("prediction_subject", "subject"),
 )
+_has_text = or_(prediction.c.input.is_not(None), prediction.c.output.is_not(None))
+Index("prediction_text", prediction.c.at, sqlite_where=_has_text, postgresql_where=_has_text)
 
 deployment_event = Table(
     "deployment_event",
@@ -265,6 +270,7 @@ def _sqlite_engine(url: str, file: Path) -> Engine:
         # No fsync a commit: a killed process loses nothing, a power cut the last moments.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

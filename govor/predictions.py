@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 CONSENT_HEADER = "x-govor-consent"
 """How the gateway tells a service the conversation's consent; believed from the internal key."""
+TURN_HEADER = "x-govor-turn"
+"""And to which turn the call belongs."""
 
 KEEPS_TEXT: frozenset[Consent] = frozenset({"store", "audio", "train"})
 """Consents under which a prediction keeps its (masked) text."""
@@ -77,7 +79,8 @@ def as_consent(value: str | None, default: Consent) -> Consent:
 class PredictionLog:
     """A part of a service; it starts after its database and stops before it.
 
-    `dropped` is told how many predictions were lost, to a full queue or a full spool.
+    `spooled` is told how many predictions went to disk, `dropped` how many were lost, to a full
+    queue or a full spool.
     """
 
     def __init__(
@@ -85,12 +88,14 @@ class PredictionLog:
         database: Database,
         spool: Spool,
         *,
+        spooled: Callable[[int], object] = lambda count: None,
         dropped: Callable[[int], object] = lambda count: None,
         max_queued: int = 10_000,
         every_seconds: float = 0.5,
     ) -> None:
         self._database = database
         self._spool = spool
+        self._spooled = spooled
         self._dropped = dropped
         self._queue: deque[Prediction] = deque()
         self._max_queued = max_queued
@@ -135,8 +140,8 @@ class PredictionLog:
             try:
                 await self._database.run(partial(_insert, records=records), 2.0)
             except (Unavailable, SQLAlchemyError):
-                if await asyncio.to_thread(self._spool.write, records) is None:
-                    self._dropped(len(batch))
+                kept = await asyncio.to_thread(self._spool.write, records)
+                (self._spooled if kept else self._dropped)(len(batch))
             # Only now, so that a flush that is cancelled half-way is repeated and loses nothing.
             for _ in batch:
                 self._queue.popleft()
@@ -149,7 +154,7 @@ class PredictionLog:
                 await self._database.run(partial(_insert, records=records))
             except Unavailable:
                 return
-            except (SQLAlchemyError, ValueError) as error:
+            except (SQLAlchemyError, ValueError, KeyError) as error:
                 self._spool.refuse(file, error)
             else:
                 self._spool.remove(file)

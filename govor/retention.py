@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, Select, Table, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, not_, or_, update
 from sqlalchemy.engine import Connection
 
 from govor.database import Database, conversation, feedback, idempotency_key, prediction, turn
@@ -29,13 +29,11 @@ def sweep(connection: Connection, now: datetime) -> dict[str, int]:
     The consent of now decides, also on what was kept before it was withdrawn. What a conversation
     works with (its slots, first answers under idempotency keys) is not masked and lives a day.
     """
-    kept = select(conversation.c.id).where(conversation.c.consent.in_(KEEPS_TEXT))
-    unkept = select(conversation.c.id).where(conversation.c.consent.not_in(KEEPS_TEXT))
     statements = {
         "turn": update(turn)
         .where(
             or_(turn.c.utterance.is_not(None), turn.c.reply.is_not(None)),
-            _past(turn, kept, now),
+            _past(turn, now),
         )
         .values(utterance=None, reply=None),
         "feedback": update(feedback)
@@ -45,16 +43,14 @@ def sweep(connection: Connection, now: datetime) -> dict[str, int]:
                 feedback.c.corrected_entities.is_not(None),
                 feedback.c.comment.is_not(None),
             ),
-            _past(feedback, kept, now),
+            _past(feedback, now),
         )
         .values(corrected_transcript=None, corrected_entities=None, comment=None),
         "prediction": update(prediction)
         .where(
             or_(prediction.c.input.is_not(None), prediction.c.output.is_not(None)),
-            or_(
-                prediction.c.at <= now - STORED,
-                prediction.c.conversation_id.in_(unkept),
-            ),
+            prediction.c.at <= now,
+            or_(prediction.c.at <= now - STORED, _consents(prediction, keeping=False)),
         )
         .values(input=None, output=None),
         "state": update(conversation)
@@ -66,10 +62,17 @@ def sweep(connection: Connection, now: datetime) -> dict[str, int]:
     return {name: connection.execute(statement).rowcount for name, statement in statements.items()}
 
 
-def _past(table: Table, kept: Select[tuple[str]], now: datetime) -> ColumnElement[bool]:
+def _past(table: Table, now: datetime) -> ColumnElement[bool]:
     """The rows of a conversation's text whose time has passed."""
-    day = and_(table.c.at <= now - DAY, table.c.conversation_id.not_in(kept))
-    return or_(table.c.at <= now - STORED, day)
+    spared = and_(table.c.at > now - STORED, _consents(table, keeping=True))
+    return and_(table.c.at <= now - DAY, not_(spared))
+
+
+def _consents(table: Table, *, keeping: bool) -> ColumnElement[bool]:
+    """The rows of a conversation whose consent lets text be kept, or does not."""
+    consent = conversation.c.consent
+    asked = consent.in_(KEEPS_TEXT) if keeping else consent.not_in(KEEPS_TEXT)
+    return exists().where(conversation.c.id == table.c.conversation_id, asked)
 
 
 class Retention:

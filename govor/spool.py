@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+_DAY_SECONDS = 24 * 3600
+
 
 class Spool:
     """A folder of batches. Several processes may share it: names are unique, files are whole.
@@ -53,11 +55,16 @@ class Spool:
         return kept
 
     def files(self) -> list[Path]:
-        """The batches, oldest first; the folder is measured again on the way."""
+        """The batches, oldest first. Measures the folder on the way, and deletes what was set aside
+        or left half-written more than a day ago: text lives no longer."""
         sizes: dict[Path, int] = {}
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):  # another process has just loaded it
-                sizes[Path(entry.path)] = entry.stat().st_size
+                file, stat = Path(entry.path), entry.stat()
+                if file.suffix != ".jsonl" and stat.st_mtime < time.time() - _DAY_SECONDS:
+                    file.unlink()
+                else:
+                    sizes[file] = stat.st_size
         self._size_bytes = sum(sizes.values())
         return sorted(file for file in sizes if file.suffix == ".jsonl")
 

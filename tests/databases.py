@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 LOCK = """
@@ -60,20 +61,11 @@ class Postgres:
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--username=govor", "--no-sync")
 
     def fresh(self) -> str:
-        """The URL of an empty database."""
-        name = f"test_{uuid4().hex}"
-        self._run(
-            "psql",
-            "-q",
-            "-h",
-            str(self.folder),
-            "-U",
-            "govor",
-            "-c",
-            f"CREATE DATABASE {name}",
-            "postgres",
-        )
-        return self.url.replace("/postgres?", f"/{name}?")
+        """The URL of an empty database: this one, emptied (a new one copies 7 MB)."""
+        with psycopg.connect(host=str(self.folder), user="govor", dbname="postgres") as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return self.url
 
     @contextmanager
     def away(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ which it is loaded in order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -44,6 +45,7 @@ _BUSY_SECONDS = 5.0
 """What a turn waits for the one before it."""
 _LEASE_MARGIN_SECONDS = 5.0
 """A lease outlives its turn's deadline by this, so that only a dead process loses it."""
+_UNREADABLE = (ValueError, KeyError, TypeError)
 _RECENT = 2048
 """Conversations that are held in memory, a few kB each."""
 
@@ -66,7 +68,8 @@ class _Recent:
 class Conversations:
     """The store of conversations, a part of the gateway; it starts after its database.
 
-    `dropped` is told of turns that neither the database nor the spool could take.
+    `spooled` is told of turns that went to disk, `dropped` of those that neither the database nor
+    the spool could take.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Conversations:
         spool: Spool,
         *,
         default_consent: Consent,
+        spooled: Callable[[int], object] = lambda count: None,
         dropped: Callable[[int], object] = lambda count: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         every_seconds: float = 0.5,
@@ -82,6 +86,7 @@ class Conversations:
         self._database = database
         self._spool = spool
         self._default_consent = default_consent
+        self._spooled = spooled
         self._dropped = dropped
         self._now = now
         self._every_seconds = every_seconds
@@ -95,10 +100,11 @@ class Conversations:
     async def start(self) -> None:
         """Open the conversations whose turns an earlier process left in the spool."""
         for file in await asyncio.to_thread(self._spool.files):
-            for record in await asyncio.to_thread(self._spool.read, file):
-                recent = self._of(record["turn"]["conversation_id"])
-                recent.last = rows.conversation_of(record)
-                recent.spooled.add(file)
+            with contextlib.suppress(*_UNREADABLE):  # it is set aside when it is loaded
+                for record in await asyncio.to_thread(self._spool.read, file):
+                    recent = self._of(record["turn"]["conversation_id"])
+                    recent.last = rows.conversation_of(record)
+                    recent.spooled.add(file)
         self._loader = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -201,7 +207,7 @@ class Conversations:
                     await self._database.run(partial(rows.write_all, records=records), 1.0)
                 except Unavailable:
                     return
-                except (SQLAlchemyError, ValueError) as error:
+                except (SQLAlchemyError, *_UNREADABLE) as error:
                     self._spool.refuse(file, error)
                 else:
                     self._spool.remove(file)
@@ -306,6 +312,7 @@ class Conversations:
             self._dropped(1)
             log.error("turn %s is lost: the spool is full", record["turn"]["id"])
         else:
+            self._spooled(1)
             recent.spooled.add(file)
 
     async def _settle(self, conversation_id: str) -> None:

@@ -1,5 +1,7 @@
 """Batches on disk: whole, in order, within their limit."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -49,13 +51,18 @@ def test_a_disk_that_fails_is_reported_not_raised(
     assert "No such file" in caplog.text
 
 
-def test_a_batch_that_is_refused_is_set_aside(tmp_path: Path) -> None:
+def test_a_batch_that_is_refused_is_set_aside_for_a_day(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 10_000)
     file = spool.write([{"number": 1}])
     assert file is not None
     spool.refuse(file, "no such column")
     assert spool.files() == []
-    assert file.with_suffix(".refused").exists()
+    aside = file.with_suffix(".refused")
+    assert aside.exists()
+    day_ago = time.time() - 24 * 3600 - 1
+    os.utime(aside, (day_ago, day_ago))
+    spool.files()
+    assert not aside.exists()
 
 
 def test_only_its_owner_reads_the_spool(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def upgrade() -> None:
         sa.Column("steps", sa.JSON, nullable=False),
         sa.Column("degraded", sa.JSON, nullable=False),
         sa.Index("turn_conversation", "conversation_id", "at"),
-        sa.Index("turn_at", "at"),
     )
+    _index_text("turn", "utterance IS NOT NULL OR reply IS NOT NULL")
     op.create_table(
         "feedback",
         sa.Column("id", sa.Text, primary_key=True),
@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.Index("prediction_conversation", "conversation_id"),
         sa.Index("prediction_subject", "subject"),
     )
+    _index_text("prediction", "input IS NOT NULL OR output IS NOT NULL")
     op.create_table(
         "deployment_event",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -124,6 +125,11 @@ def upgrade() -> None:
 def _conversation() -> "sa.Column[str]":
     owner = sa.ForeignKey("conversation.id", ondelete="CASCADE")
     return sa.Column("conversation_id", sa.Text, owner, nullable=False)
+
+
+def _index_text(table: str, has_text: str) -> None:
+    where = sa.text(has_text)
+    op.create_index(f"{table}_text", table, ["at"], sqlite_where=where, postgresql_where=where)
 
 
 def downgrade() -> None:
