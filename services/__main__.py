@@ -40,7 +40,11 @@ def main(arguments: Sequence[str]) -> int:
             run_alone(service, settings)
     except ValidationError as error:
         return _refuse(_explain(error))
-    except (ConfigurationError, SettingsError, PackError) as error:
+    except PackError as error:
+        first, *more = str(error).splitlines()
+        others = f" (and {len(more)} more: python -m govor.domains check)" if more else ""
+        return _refuse(f"GOVOR_DOMAINS: {first}{others}")
+    except (ConfigurationError, SettingsError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         pass
