@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from govor.config import Consent
 from govor.errors import DeadlineExceeded, GovorError, Unavailable, from_body
-from govor.predictions import CONSENT_HEADER
+from govor.predictions import CONSENT_HEADER, TURN_HEADER
 from govor.schemas.generation import Delta, GenerateRequest, Generation
 from govor.schemas.nlu import Understanding, UnderstandRequest
 from govor.schemas.stt import TranscribeOptions, Transcript
@@ -46,6 +46,7 @@ class Outgoing:
     user: str | None = None
     traceparent: str | None = None
     consent: Consent | None = None
+    turn_id: str | None = None
 
 
 class Breaker:
@@ -292,6 +293,8 @@ def _headers(call: Outgoing, more: Mapping[str, str]) -> dict[str, str]:
         headers["traceparent"] = call.traceparent
     if call.consent is not None:
         headers[CONSENT_HEADER] = call.consent
+    if call.turn_id is not None:
+        headers[TURN_HEADER] = call.turn_id
     return headers
 
 

@@ -17,7 +17,13 @@ from govor.database import Database, read_api_keys
 from govor.errors import NotFound
 from govor.keys import KeyRow
 from govor.metrics import Metrics
-from govor.predictions import CONSENT_HEADER, Prediction, PredictionLog, as_consent
+from govor.predictions import (
+    CONSENT_HEADER,
+    TURN_HEADER,
+    Prediction,
+    PredictionLog,
+    as_consent,
+)
 from govor.repository import Repository, Version
 from govor.service import create_service
 from govor.serving import Lease, Model, Served
@@ -48,7 +54,9 @@ class Models:
             for model, loader in loaders.items()
         }
         spool = Spool(settings.var_folder / "spool" / name, settings.spool_max_bytes)
-        self.predictions = PredictionLog(self._database, spool, dropped=self._dropped)
+        self.predictions = PredictionLog(
+            self._database, spool, spooled=self._spooled, dropped=self._dropped
+        )
 
     async def start(self) -> None:
         await self._database.start()
@@ -94,13 +102,14 @@ class Models:
 
     def record(self, call: Call, version: Version, **facts: Any) -> None:
         """Logs an answer; `facts` are fields of `Prediction`."""
-        told = call.headers.get(CONSENT_HEADER) if call.principal.internal else None
+        told = call.headers if call.principal.internal else {}
         self.predictions.record(
             Prediction(
                 service=self._name,
                 model=version.model,
                 version=version.number,
-                consent=as_consent(told, self._settings.default_consent),
+                consent=as_consent(told.get(CONSENT_HEADER), self._settings.default_consent),
+                turn_id=told.get(TURN_HEADER),
                 subject=call.principal.subject,
                 **facts,
             )
@@ -113,6 +122,10 @@ class Models:
     def _changed(self, version: Version) -> None:
         assert self.metrics is not None
         self.metrics.serves(version.model, version.number, version.manifest.backend)
+
+    def _spooled(self, count: int) -> None:
+        assert self.metrics is not None
+        self.metrics.spooled.inc(count)
 
     def _dropped(self, count: int) -> None:
         assert self.metrics is not None
