@@ -45,9 +45,10 @@ _BUSY_SECONDS = 5.0
 """What a turn waits for the one before it."""
 _LEASE_MARGIN_SECONDS = 5.0
 """A lease outlives its turn's deadline by this, so that only a dead process loses it."""
-_UNREADABLE = (ValueError, KeyError, TypeError)
 _RECENT = 2048
 """Conversations that are held in memory, a few kB each."""
+_UNREADABLE = (ValueError, KeyError, TypeError)
+"""What a spooled file raises that is broken, or that another version of this code wrote."""
 
 
 @dataclass
