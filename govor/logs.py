@@ -16,6 +16,16 @@ from govor.config import Settings
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
+# Libraries that tell at these levels what is nobody's concern here; a malformed form is a 400.
+_CHATTY = {
+    "alembic": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "httpx": logging.WARNING,
+    "python_multipart": logging.ERROR,
+    "uvicorn": logging.WARNING,
+}
+
+
 class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(request_id)s %(name)s: %(message)s")
@@ -52,5 +62,5 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
-    for chatty in ("httpx", "httpcore", "uvicorn", "alembic"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    for chatty, level in _CHATTY.items():
+        logging.getLogger(chatty).setLevel(max(level, root.level))

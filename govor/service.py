@@ -147,10 +147,12 @@ def _layers(app: FastAPI, settings: Settings, public: Sequence[str]) -> list[Mid
 def _add_health(app: FastAPI, parts: Mapping[str, Part]) -> None:
     @app.get("/healthz", summary="Whether the process lives", tags=["health"])
     async def healthz() -> dict[str, str]:
+        """Answers as long as the event loop turns."""
         return {"status": "ok"}
 
     @app.get("/readyz", summary="Whether all parts can work", tags=["health"])
     async def readyz() -> JSONResponse:
+        """200 when every part is loaded and warm, else 503; the body names each part."""
         states = {part: one.ready() for part, one in parts.items()}
         ready = all(ok for ok, _ in states.values()) and not app.state.draining
         named = {part: {"ready": ok, "detail": detail} for part, (ok, detail) in states.items()}
@@ -158,6 +160,7 @@ def _add_health(app: FastAPI, parts: Mapping[str, Part]) -> None:
 
     @app.get("/version", summary="Which code answers", tags=["health"])
     async def version_of_code() -> dict[str, str]:
+        """The service and the version of its code; models have versions of their own."""
         return {"name": "govor", "service": app.state.service, "version": app.version}
 
 

@@ -1,11 +1,14 @@
-"""What is made from the code is up to date."""
+"""What is made from the code is up to date, and says what it should."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from govor.config import Settings
-from services.docs import HOME, PAGES, settings_page
+from govor.routes import ROUTES
+from services.docs import HOME, PAGES, document, settings_page
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -19,3 +22,19 @@ def test_every_setting_says_what_it_is() -> None:
     rows = [line for line in settings_page().splitlines() if line.startswith("| `GOVOR_")]
     assert len(rows) > len(Settings.model_fields)
     assert not [row for row in rows if row.endswith("|  |")]
+
+
+def test_the_document_describes_every_route_of_the_public_door() -> None:
+    text = document()
+    made = json.loads(text)
+    assert set(ROUTES) | {"/v1/converse", "/v1/feedback", "/healthz"} <= set(made["paths"])
+    for path, operations in made["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            assert {"401", "404", "429", "500"} <= set(operation["responses"]), path
+            bodies = operation.get("requestBody", {}).get("content", {})
+            assert method != "post" or "schema" in next(iter(bodies.values())), path
+            assert "application/json" not in bodies or "example" in bodies["application/json"]
+    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert referred == set(made["components"]["schemas"])

@@ -27,6 +27,10 @@ AUDIO = {kind: {"type": "string", "format": "binary"} for kind in CONTENT_TYPES.
 
 def add_routes(app: FastAPI, settings: TtsSettings) -> None:
     async def synthesize(call: Call) -> None:
+        """Speaks a text; numbers, dates and times are read as words. The language is told by the
+        text's script unless it is given, and decides the voice. The bytes leave as they are made;
+        without `stream` the whole audio comes with its length.
+        """
         since = time.monotonic()
         request = await call.parse(SynthesizeRequest)
         if len(request.text) > settings.max_text_chars:

@@ -26,7 +26,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "text": (1, [], {}, True, "x" * 4001),
     "texts": ("a", [], [1], ["x"] * 257),
     "language": (1, [], "tlh"),
-    "domain": (1, "weather", "../horoscope", "", "\u0000"),
+    "domain": (1, "weather", "../horoscope", "\u0000"),
     "model": (1, "nothing", "../nlu"),
     "version": ("one", 1.5, 999_999, -1, 10**30),
     "fields": ([], "leo", {"sign": 1}, {"colour": "red"}, {"sign": "dragon"}),
