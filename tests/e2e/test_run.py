@@ -1,0 +1,66 @@
+"""`make run`: one process that says what to try, and leaves nothing behind on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.conftest import HOME
+
+READY_SECONDS = 30  # 10 on a machine of one's own; tests share theirs
+SETTINGS = {"GOVOR_PORT": "0", "GOVOR_METRICS_PORT": "0"}
+# All that is written beside them: the database, the secrets, an empty spool.
+WRITTEN = ["govor.db", "secrets", "spool"]
+
+
+def children(pid: int) -> list[int]:
+    """All processes below one, read from /proc."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *children(child)]
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_it_says_what_to_try_and_ends_cleanly(tmp_path: Path) -> None:
+    since = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services"],
+        cwd=HOME,
+        env=os.environ | SETTINGS | {"GOVOR_VAR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(5)]
+        assert time.monotonic() - since < READY_SECONDS
+        url = said[0].split("open ")[1].split()[0]
+        assert all(line.startswith("  curl " + url) for line in said[1:])
+        assert httpx.get(url).status_code == 200
+        below = children(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        out, err = process.communicate(timeout=20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err, err
+    assert "KeyboardInterrupt" not in err, err
+    assert not [pid for pid in below if alive(pid)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == WRITTEN
