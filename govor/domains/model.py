@@ -254,7 +254,13 @@ class DomainSpec(Part):
 
 class DialogueTurn(Part):
     """One exchange of a test. `user` is what is typed ("" is silence); what is absent is not
-    looked at. `intent: null` is out of scope; `reply` names the steps in order."""
+    looked at.
+
+    `intent: null` is out of scope, `flow` runs afterwards, `asking` is the slot or confirmation
+    that is open, `reply` names the steps in order (replies, actions, `generate`, `handoff`),
+    `slots` and `entities` are among those there are, `contains` is part of the words, `buttons`
+    says whether there are any.
+    """
 
     user: str
     intent: str | None = ""
@@ -265,6 +271,7 @@ class DialogueTurn(Part):
     reply: tuple[str, ...] | None = None
     handed_over: str | None = ""
     contains: str | None = None
+    buttons: bool | None = None
 
     @field_validator("reply", mode="before")
     @classmethod
@@ -274,12 +281,13 @@ class DialogueTurn(Part):
 
 class Dialogue(Part):
     """A test dialogue. `actions` is what the action server answers (slots), null a server that
-    does not; `today` is the day it happens."""
+    does not answer; an action that is not named succeeds with no slots. `generator: false` is one
+    that is down."""
 
     name: Text
     language: Language
-    today: date = date(2026, 11, 20)
     actions: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    generator: bool = True
     turns: tuple[DialogueTurn, ...] = Field(min_length=1)
 
 

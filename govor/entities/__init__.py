@@ -91,21 +91,21 @@ class EntityFinder:
         }
 
     def find(self, text: str, language: str, only: Collection[str] | None = None) -> list[Found]:
-        """Entities in the order of the text; of two that overlap the longer one, then the one
-        that comes first in the spec. `only` looks for these entities alone, as when a flow has
+        """Entities in the order of the text; of two that overlap the longer one, then the
+        surer one, then the one that comes first in the spec. `only` looks for these entities alone, as when a flow has
         just asked for one of them."""
         tokens = tokenize(text)
         today = self.today()
         found = [
-            (start - end, order, Found(name, value, start, end, confidence))
+            (start - end, -confidence, order, Found(name, value, start, end, confidence))
             for order, (name, finder) in enumerate(self.finders.items())
             if only is None or name in only
             for start, end, value, confidence in finder(text, tokens, language, today)
         ]
-        found.sort(key=lambda item: (item[0], item[1], item[2].start))
+        found.sort(key=lambda item: (*item[:3], item[3].start))
         taken = bytearray(len(text))
         kept = []
-        for _, _, item in found:
+        for *_, item in found:
             if 1 not in taken[item.start : item.end]:
                 taken[item.start : item.end] = b"\1" * (item.end - item.start)
                 kept.append(item)

@@ -86,7 +86,7 @@ def order_number(text: str, tokens: Tokens, language: str, today: date, prefer: 
         marked = start > 0 and (
             tokens[start - 1].word in ("#", "№") or tokens[start - 1].word in _ORDER_WORDS
         )
-        least = 3 if marked or prefix or alone(start, last) else 5
+        least = 3 if marked or prefix else 5
         if least <= len(digits) <= 12:
             sign = start > 0 and tokens[start - 1].word in ("#", "№")
             yield start - sign, last, prefix + digits, 1.0 if marked else 0.9
