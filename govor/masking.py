@@ -46,7 +46,7 @@ _KEYWORDS = {
         r"[рл]/с",
         _digits(6, 24),
     ),
-    "card": (r"card|карт[аыуеой]+|cvv2?|cvc2?", rf"(?:{_digits(12, 19)})"),
+    "card": (r"card|карт[аыуеой]+|cvv2?|cvc2?", _digits(12, 19)),
     "code": (r"cvv2?|cvc2?", r"\d{3,4}\b"),
     "phone": (
         r"phone|telephone|tel|mobile|cell|call|reach|whatsapp|тел|телефон\w*|моб\w*|"
@@ -61,14 +61,6 @@ _KEYWORDED = [
 
 _PATTERNS = [
     (re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+"), "[email]"),
-    (
-        re.compile(
-            r"(?<![\w.])[\w.]{1,64} (?:at|собака) [\w-]+(?: [\w-]+)? (?:dot|точка) "
-            r"(?:com|net|org|ru|uk|de|io|ком|нет|орг|ру|рф)\b",
-            re.IGNORECASE,
-        ),
-        "[email]",
-    ),
     # Their own form gives them away: a СНИЛС, a US social security number, a Russian account.
     (re.compile(rf"(?<!\d)\d{{3}}-\d{{3}}-\d{{3}}[\s-]\d\d{_END}"), "[document]"),
     (re.compile(rf"(?<![\d-])\d{{3}}-\d\d-\d{{4}}{_END}"), "[document]"),
@@ -76,7 +68,14 @@ _PATTERNS = [
     (re.compile(rf"(?<!\d)\d{{4}}(?:{_GAP}\d{{4}}){{3}}{_END}"), "[card]"),
 ]
 
-_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:\s?[A-Z0-9]{4}){2,7}(?:\s?[A-Z0-9]{1,3})?\b", re.IGNORECASE)
+# "john dot smith at gmail dot com", "a. b. c. собака яндекс точка ру"
+_SPOKEN_EMAIL = re.compile(
+    r"(?<![\w.])(?:\w\.? ){0,8}(?:[\w.]{1,64} (?:dot|dash|underscore|точка|дефис|тире) ){0,3}"
+    r"[\w.]{1,64} (?:at|собака) [\w-]+(?: [\w-]+)? (?:dot|точка) "
+    r"(?:com|net|org|ru|uk|de|io|ком|нет|орг|ру|рф)\b",
+    re.IGNORECASE,
+)
+_IBAN = re.compile(r"\b[A-Z]{2}\d\d(?:\s?[A-Z0-9]{4}){2,7}(?:\s?[A-Z0-9]{1,3})?\b", re.A | re.I)
 _CHAIN = re.compile(rf"(?<![\w.,])\d+(?:{_GAP}\d+)*(?!\w)")
 
 _EN = (
@@ -104,6 +103,8 @@ def mask(text: str) -> str:
     """
     for pattern, kind in _PATTERNS:
         text = pattern.sub(kind, text)
+    if " dot " in text or " точка " in text:  # three quarters of the time a text takes
+        text = _SPOKEN_EMAIL.sub("[email]", text)
     if any(map(str.isdigit, text)):
         text = _IBAN.sub(lambda found: "[account]" if _is_iban(found[0]) else found[0], text)
         text = _CHAIN.sub(lambda found: _mask_cards(found[0]), text)
