@@ -92,8 +92,8 @@ class EntityFinder:
 
     def find(self, text: str, language: str, only: Collection[str] | None = None) -> list[Found]:
         """Entities in the order of the text; of two that overlap the longer one, then the
-        surer one, then the one that comes first in the spec. `only` looks for these entities alone, as when a flow has
-        just asked for one of them."""
+        surer one, then the one that comes first in the spec. `only` looks for these entities
+        alone, as when a flow has just asked for one of them."""
         tokens = tokenize(text)
         today = self.today()
         found = [

@@ -80,7 +80,6 @@ def card(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> 
 
 def order_number(text: str, tokens: Tokens, language: str, today: date, prefer: str) -> Resolved:
     """Five to twelve digits, fewer behind "#" or "order number"; letters may lead: AB-1234."""
-    alone = Alone(tokens, _FILLERS)
     for first, last, digits in _said(tokens):
         start, prefix = _prefix(tokens, first)
         marked = start > 0 and (
