@@ -103,10 +103,10 @@ def add_routes(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
         answers={"application/json": Accepted},
         examples={"application/json": {"turn_id": "4f1c", "rating": 1}},
     )
-    _add_conversations(app, turns)
+    _add_conversations(app, turns, idempotency)
 
 
-def _add_conversations(app: FastAPI, turns: Turns) -> None:
+def _add_conversations(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
     @app.get("/v1/conversations/{conversation_id}", tags=["gateway"])
     async def get_conversation(
         conversation_id: str, subject: Annotated[str | None, Depends(_subject)]
@@ -120,6 +120,7 @@ def _add_conversations(app: FastAPI, turns: Turns) -> None:
     ) -> Response:
         """Removes all that is kept of a conversation."""
         await turns.conversations.delete(conversation_id, subject)
+        idempotency.forget(conversation_id)
         return Response(status_code=204)
 
     @app.get("/v1/domains", tags=["gateway"], dependencies=[Depends(speaker)])

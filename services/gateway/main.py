@@ -58,6 +58,7 @@ def create_app(
         public=page.PUBLIC,
         document=DOCUMENT if DOCUMENT.is_file() else None,
     )
+    storage.spooled = app.state.metrics.spooled.inc
     storage.dropped = app.state.metrics.dropped.inc
     turns = Turns(settings, packs, storage.conversations, siblings, webhooks, app.state.metrics)
     add_routes(app, turns, storage.idempotency)
@@ -69,12 +70,14 @@ class Storage:
     """The database and what is kept in it: one part, because the rest starts after the database."""
 
     def __init__(self, settings: GatewaySettings) -> None:
+        self.spooled: Callable[[int], object] = lambda _: None
         self.dropped: Callable[[int], object] = lambda _: None
         self.database = Database(settings.database)
         self.conversations = Conversations(
             self.database,
             Spool(settings.var_folder / "spool" / "gateway", settings.spool_max_bytes),
             default_consent=settings.default_consent,
+            spooled=lambda count: self.spooled(count),
             dropped=lambda count: self.dropped(count),
         )
         self.idempotency = Idempotency(self.database)
