@@ -21,7 +21,7 @@ from govor.config import Consent
 from govor.domains.flows import Collect, Flow, Part, walk
 from govor.domains.prompts import Prompt
 from govor.domains.safety import Safety
-from govor.entities import CHECKS, RESOLVERS, format_value
+from govor.entities import CHECKS, RESOLVERS, EntityFinder, Found, format_value, spec_of
 from govor.entities.tokens import words
 from govor.templates import Template, parse
 
@@ -308,6 +308,7 @@ class Pack(DomainSpec):
     safe_phrases: Safety
 
     _templates: dict[tuple[str, str], tuple[Template, ...]] = PrivateAttr(default_factory=dict)
+    _finders: dict[str, EntityFinder] = PrivateAttr(default_factory=dict)
     _titles: dict[tuple[str, ...], MenuButton] = PrivateAttr(default_factory=dict)
 
     def templates(self, intent: str, language: str) -> tuple[Template, ...]:
@@ -349,6 +350,13 @@ class Pack(DomainSpec):
             if any(button.menu == menu for row in spec.buttons for button in row):
                 return name
         return None
+
+    def read(self, entity: str, text: str, language: str, today: date) -> list[Found]:
+        """One entity alone in a text, as when a question for it is open: "15000" is an order's
+        number to `nlu`, and an amount to who was asked for one."""
+        if entity not in self._finders:
+            self._finders[entity] = EntityFinder(spec_of(self, only=entity))
+        return self._finders[entity].find(text, language, today)
 
     def entity_of(self, slot: str) -> EntitySpec | None:
         """The entity that fills a slot, if an entity does."""

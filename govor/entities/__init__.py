@@ -8,7 +8,7 @@ entities, in any batch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -41,13 +41,13 @@ class Found:
     confidence: float
 
 
-def spec_of(pack: Pack) -> dict[str, Any]:
-    """All that finding a pack's entities needs, as JSON: lists first, then patterns, then
-    resolvers, which is the order that decides between two values of the same stretch of text."""
+def spec_of(pack: Pack, only: str | None = None) -> dict[str, Any]:
+    """All that finding a pack's entities (or `only` one) needs, as JSON: lists first, then patterns,
+    then resolvers, which is the order that decides between two values of one stretch of text."""
     kinds = [(spec.resolver is not None, not spec.values) for spec in pack.entities.values()]
     ordered = sorted(zip(kinds, pack.entities.values(), strict=True), key=lambda item: item[0])
     return {
-        "entities": [_described(spec) for _, spec in ordered],
+        "entities": [_described(spec) for _, spec in ordered if only in (None, spec.entity)],
         "vocabulary": sorted(_vocabulary(pack)),
     }
 
@@ -90,16 +90,14 @@ class EntityFinder:
             entity["name"]: _finder(entity, vocabulary) for entity in spec["entities"]
         }
 
-    def find(self, text: str, language: str, only: Collection[str] | None = None) -> list[Found]:
-        """Entities in the order of the text; of two that overlap the longer one, then the
-        surer one, then the one that comes first in the spec. `only` looks for these entities
-        alone, as when a flow has just asked for one of them."""
+    def find(self, text: str, language: str, today: date | None = None) -> list[Found]:
+        """Entities in the order of the text; of two that overlap the longer one, then the surer
+        one, then the one that comes first in the spec."""
         tokens = tokenize(text)
-        today = self.today()
+        today = today or self.today()
         found = [
             (start - end, -confidence, order, Found(name, value, start, end, confidence))
             for order, (name, finder) in enumerate(self.finders.items())
-            if only is None or name in only
             for start, end, value, confidence in finder(text, tokens, language, today)
         ]
         found.sort(key=lambda item: (*item[:3], item[3].start))

@@ -16,7 +16,8 @@ events. Nothing here knows a pack. In this order an utterance is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from random import Random
 
 from govor.domains import Pack
@@ -115,7 +116,7 @@ def _hear(talk: Talk, event: Heard) -> None:
 
 def _answer(talk: Talk, understanding: Understanding | None) -> None:
     intent = _intent(talk.pack, understanding)
-    entities = understanding.entities if understanding else []
+    entities = _entities(talk, understanding.entities if understanding else [])
     if intent == REPEAT and talk.state.said:
         talk.steps.append(Say(REPEAT, talk.state.said))
     elif intent == STOP:
@@ -125,6 +126,23 @@ def _answer(talk: Talk, understanding: Understanding | None) -> None:
         talk.run()
     else:
         _no_match(talk)
+
+
+def _entities(talk: Talk, entities: Sequence[Entity]) -> Sequence[Entity]:
+    """What was found; when that does not answer the open question, what the question's own entity
+    reads in the same words comes first ("15000" is an order's number until an amount is asked)."""
+    asked = talk.asking
+    if not isinstance(asked, Collect) or any(e.entity == asked.entity_name for e in entities):
+        return entities
+    if asked.entity_name not in talk.pack.entities:
+        return entities
+    today = datetime.fromtimestamp(talk.state.at, UTC).date()
+    found = talk.pack.read(asked.entity_name, talk.state.heard, talk.language, today)
+    read = [Entity(**asdict(item)) for item in found]
+    return [
+        *read,
+        *(e for e in entities if all(e.end <= r.start or r.end <= e.start for r in read)),
+    ]
 
 
 def _intent(pack: Pack, understanding: Understanding | None) -> str | None:
