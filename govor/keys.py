@@ -99,13 +99,19 @@ class Keyring:
         self._of_file: list[KeyRow] = read_keys(self._file) if self._file is not None else []
         self._of_table: list[KeyRow] | None = [] if table is None else None
         self._internal = digest_of(secret(settings.internal_key_path).decode())
+        self._trouble: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def open(self) -> bool:
         """Whether no key is configured, so that loopback may call without one. Not while nobody
         knows what the table holds."""
-        return not self._of_file and self._of_table == []
+        return not self.configured and self._of_table is not None
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a key that is known."""
+        return bool(self._of_file or self._of_table)
 
     def find(self, key: str) -> Principal | None:
         """The owner of a key. Looks at every digest, so the time says nothing about any of them."""
@@ -133,13 +139,17 @@ class Keyring:
 
     async def reload(self) -> None:
         """Reads both sources; one that cannot be read keeps the keys it gave last."""
+        trouble = None
         try:
             if self._file is not None:
                 self._of_file = await asyncio.to_thread(read_keys, self._file)
             if self._table is not None:
                 self._of_table = list(await self._table())
         except Exception as error:
-            log.warning("keys stay as they were: %s", error)
+            trouble = str(error)
+        if trouble and trouble != self._trouble:
+            log.warning("keys stay as they were: %s", trouble)
+        self._trouble = trouble
 
     async def _follow(self) -> None:
         while True:
