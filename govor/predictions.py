@@ -23,10 +23,11 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from govor.config import Consent
-from govor.database import Database, conversation, insert_new, prediction
+from govor.database import Database, insert_new
 from govor.errors import Unavailable
 from govor.masking import mask
 from govor.spool import Record, Spool
+from govor.tables import conversation, prediction
 
 log = logging.getLogger(__name__)
 

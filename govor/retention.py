@@ -11,9 +11,10 @@ from functools import partial
 from sqlalchemy import ColumnElement, Table, and_, delete, exists, not_, or_, update
 from sqlalchemy.engine import Connection
 
-from govor.database import Database, conversation, feedback, idempotency_key, prediction, turn
+from govor.database import Database
 from govor.errors import Unavailable
 from govor.predictions import KEEPS_TEXT
+from govor.tables import conversation, feedback, idempotency_key, prediction, turn
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from govor.database import metadata
+from govor.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

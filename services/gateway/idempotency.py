@@ -16,8 +16,9 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Connection, Row
 
-from govor.database import Database, idempotency_key, insert_new
+from govor.database import Database, insert_new
 from govor.errors import Conflict, Unavailable
+from govor.tables import idempotency_key
 
 KEPT = timedelta(hours=24)
 

@@ -16,11 +16,12 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.engine import Connection, Row
 
 from govor.config import Consent
-from govor.database import conversation, feedback, idempotency_key, insert_new, prediction, turn
+from govor.database import insert_new
 from govor.errors import Conflict, NotFound
 from govor.masking import mask
 from govor.schemas.turn import FeedbackRequest, StoredConversation, StoredTurn
 from govor.spool import Record
+from govor.tables import conversation, feedback, idempotency_key, prediction, turn
 
 # The statements of every turn are built once: building them takes as long as running them.
 _FIND = select(conversation).where(conversation.c.id == bindparam("key")).with_for_update()

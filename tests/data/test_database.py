@@ -15,9 +15,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
 
-from govor import database as tables
-from govor.database import REVISION, Database, make_engine, migrate
+from govor import tables
+from govor.database import (
+    REVISION,
+    Database,
+    make_engine,
+    migrate,
+    read_api_keys,
+    read_revision,
+    record_deployment,
+)
 from govor.errors import Unavailable
+from govor.keys import KeyRow
 from tests.databases import AWAY, KINDS, Server, server
 
 NOW = datetime(2026, 8, 3, 12, 30, 15, 123456, UTC)
@@ -70,7 +79,7 @@ def test_several_processes_may_migrate_at_once(url: str) -> None:
         assert process.returncode == 0, errors.decode()
     engine = make_engine(url)
     with engine.begin() as connection:
-        assert tables.read_revision(connection) == REVISION
+        assert read_revision(connection) == REVISION
     engine.dispose()
 
 
@@ -102,7 +111,7 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
 
     with pytest.raises(ValueError, match="half-way"):
         await database.run(fail)
-    assert await database.run(tables.read_api_keys) == []
+    assert await database.run(read_api_keys) == []
 
 
 async def test_a_caller_waits_no_longer_than_it_says(database: Database) -> None:
@@ -171,14 +180,14 @@ def key_row(name: str, revoked: bool = False) -> dict[str, object]:
 async def test_api_keys_are_read_without_the_revoked(database: Database) -> None:
     rows = [key_row("page"), key_row("old", revoked=True)]
     await database.run(lambda c: c.execute(insert(tables.api_key), rows))
-    assert await database.run(tables.read_api_keys) == [
-        tables.KeyRow("page", "digest of page", ("speak", "admin"), NOW)
+    assert await database.run(read_api_keys) == [
+        KeyRow("page", "digest of page", ("speak", "admin"), NOW)
     ]
 
 
 async def test_a_deployment_is_written_down(database: Database) -> None:
     change = {"model": "nlu", "before": {"generation": 1}, "after": {"generation": 2}}
-    await asyncio.to_thread(tables.record_deployment, database.url, change)
+    await asyncio.to_thread(record_deployment, database.url, change)
     row = await database.run(lambda c: c.execute(select(tables.deployment_event)).one())
     assert (row.model, row.generation, row.before) == ("nlu", 2, {"generation": 1})
 
@@ -187,7 +196,7 @@ def test_a_deployment_does_not_need_the_database(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     change = {"model": "nlu", "before": {}, "after": {"generation": 2}}
-    tables.record_deployment(f"postgresql+psycopg://govor@/postgres?host={tmp_path}", change)
+    record_deployment(f"postgresql+psycopg://govor@/postgres?host={tmp_path}", change)
     assert "deployment of nlu not recorded" in caplog.text
 
 

@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from govor.config import Consent
-from govor.database import Database, conversation, migrate, prediction
+from govor.database import Database, migrate
 from govor.errors import Unavailable
 from govor.predictions import Prediction, PredictionLog, as_consent
 from govor.spool import Spool
+from govor.tables import conversation, prediction
 from tests.databases import AWAY, server
 
 ITEM = Prediction(

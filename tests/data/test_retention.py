@@ -12,16 +12,9 @@ from sqlalchemy import Table, insert, select, update
 from sqlalchemy.engine import Connection
 
 from govor.config import Consent
-from govor.database import (
-    Database,
-    conversation,
-    feedback,
-    idempotency_key,
-    migrate,
-    prediction,
-    turn,
-)
+from govor.database import Database, migrate
 from govor.retention import Retention, sweep
+from govor.tables import conversation, feedback, idempotency_key, prediction, turn
 from tests.databases import KINDS, Server, server
 
 BEGUN = datetime(2026, 8, 3, 12, 0, tzinfo=UTC)

@@ -12,19 +12,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, insert, select, update
 
-from govor.database import (
-    Database,
-    conversation,
-    feedback,
-    idempotency_key,
-    migrate,
-    prediction,
-    turn,
-)
+from govor.database import Database, migrate
 from govor.errors import Conflict, NotFound, Unavailable
 from govor.schemas.nlu import Entity
 from govor.schemas.turn import FeedbackRequest, StoredTurn
 from govor.spool import Spool
+from govor.tables import conversation, feedback, idempotency_key, prediction, turn
 from services.gateway.conversations import Conversations
 from services.gateway.rows import Conversation
 from tests.databases import AWAY, KINDS, Server, server

@@ -14,10 +14,11 @@ from govor.database import Database, migrate
 from govor.errors import Conflict
 from services.gateway.idempotency import Claim, Idempotency
 from tests.databases import KINDS, Server, server
+from tests.gateway.conftest import Gateway
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def running(
+def database_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     with server(request.param, tmp_path_factory.mktemp("database")) as running:
@@ -25,8 +26,8 @@ def running(
 
 
 @pytest.fixture
-def url(running: Server) -> str:
-    url = running.fresh()
+def url(database_server: Server) -> str:
+    url = database_server.fresh()
     migrate(url)
     return url
 
@@ -158,6 +159,16 @@ async def test_the_answers_of_a_deleted_conversation_are_forgotten(tmp_path: Pat
                 assert (await ask(keys)).replayed
                 keys.forget("c")
                 assert not (await ask(keys)).replayed
+
+
+async def test_a_deleted_conversation_is_not_answered_from_memory(gateway: Gateway) -> None:
+    async with gateway() as client:
+        body = {"conversation_id": "c", "text": "what do the stars say for leo"}
+        key = {"idempotency-key": "k"}
+        first = await client.post("/v1/converse", json=body, headers=key)
+        assert (await client.delete("/v1/conversations/c")).status_code == 204
+        again = await client.post("/v1/converse", json=body, headers=key)
+        assert again.json()["turn_id"] != first.json()["turn_id"]
 
 
 async def test_memory_holds_a_bounded_number_of_answers(

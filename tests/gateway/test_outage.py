@@ -57,13 +57,3 @@ async def stored(client: httpx.AsyncClient, conversation_id: str) -> list[str]:
                 return [each["turn_id"] for each in kept.json()["turns"]]
             assert kept.status_code in (404, 503)
             await asyncio.sleep(0.2)
-
-
-async def test_a_deleted_conversation_is_not_answered_from_memory(gateway: Gateway) -> None:
-    async with gateway() as client:
-        body = {"conversation_id": "c", "text": "what do the stars say for leo"}
-        key = {"idempotency-key": "k"}
-        first = await client.post("/v1/converse", json=body, headers=key)
-        assert (await client.delete("/v1/conversations/c")).status_code == 204
-        again = await client.post("/v1/converse", json=body, headers=key)
-        assert again.json()["turn_id"] != first.json()["turn_id"]
