@@ -1,81 +1,26 @@
 """Domain packs: what a bot is about, as data. `load_pack` reads and checks one.
 
 `python -m govor.domains check FOLDER` says what is wrong with a pack, `schema` prints the JSON
-Schema of its files for editors.
+Schema of its files for editors. `docs/packs.md` says what may be in them.
 """
 
-from govor.domains.conditions import Condition
-from govor.domains.flows import (
-    Action,
-    Collect,
-    Confirm,
-    End,
-    Flow,
-    Generate,
-    Handoff,
-    If,
-    Say,
-    Step,
-    walk,
-)
-from govor.domains.loading import digest, load_pack, load_packs
-from govor.domains.model import (
-    AFFIRM,
-    DENY,
-    REPEAT,
-    STOP,
-    TEXT,
-    Dialogue,
-    DialogueTurn,
-    EntitySpec,
-    Escalation,
-    IntentSpec,
-    ListValue,
-    Menu,
-    MenuButton,
-    Pack,
-    ReplySpec,
-    Webhook,
-)
+from govor.domains.flows import Collect, walk
+from govor.domains.loading import load_pack, load_packs
+from govor.domains.model import Dialogue, DialogueTurn, EntitySpec
+from govor.domains.pack import Pack
 from govor.domains.prompts import Prompt
-from govor.domains.safety import CATEGORIES, Category, Safety
-from govor.domains.source import PackError, Problem
+from govor.domains.safety import Safety
+from govor.domains.source import PackError
 
 __all__ = [
-    "AFFIRM",
-    "CATEGORIES",
-    "DENY",
-    "REPEAT",
-    "STOP",
-    "TEXT",
-    "Action",
-    "Category",
     "Collect",
-    "Condition",
-    "Confirm",
     "Dialogue",
     "DialogueTurn",
-    "End",
     "EntitySpec",
-    "Escalation",
-    "Flow",
-    "Generate",
-    "Handoff",
-    "If",
-    "IntentSpec",
-    "ListValue",
-    "Menu",
-    "MenuButton",
     "Pack",
     "PackError",
-    "Problem",
     "Prompt",
-    "ReplySpec",
     "Safety",
-    "Say",
-    "Step",
-    "Webhook",
-    "digest",
     "load_pack",
     "load_packs",
     "walk",

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import get_args
 
 from govor.domains.flows import Action, Collect, Confirm, Flow, Generate, Handoff, If, Say, walk
-from govor.domains.model import TEXT, Pack, ReplySpec
+from govor.domains.model import TEXT, ReplySpec
+from govor.domains.pack import Pack
 from govor.domains.safety import Category
 from govor.domains.source import Location, Problem, Source
 from govor.templates import TemplateError, parse

@@ -19,13 +19,13 @@ from govor.domains.model import (
     Language,
     Menu,
     Name,
-    Pack,
     ReplySpec,
     Text,
 )
+from govor.domains.pack import Pack
 from govor.domains.prompts import Prompt
 from govor.domains.safety import Phrases, SafetyFile, bundled_phrases, compile_safety
-from govor.domains.source import PackError, Problem, Source, read_yaml
+from govor.domains.source import PackError, Problem, read_yaml
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -172,6 +172,3 @@ def _prompts(folder: Path, closed: frozenset[str]) -> dict[str, dict[str, Prompt
         name, language, _ = path.name.split(".", 2)
         prompts.setdefault(name, {})[language] = Prompt(path.read_text("utf-8").strip(), closed)
     return prompts
-
-
-__all__ = ["FILES", "Source", "digest", "load_pack", "load_packs"]

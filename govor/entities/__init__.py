@@ -42,8 +42,11 @@ class Found:
 
 
 def spec_of(pack: Pack, only: str | None = None) -> dict[str, Any]:
-    """All that finding a pack's entities (or `only` one) needs, as JSON: lists first, then patterns,
-    then resolvers, which is the order that decides between two values of one stretch of text."""
+    """All that finding a pack's entities (or `only` one) needs, as JSON.
+
+    Lists come first, then patterns, then resolvers: the order that decides between two values of
+    the same stretch of text.
+    """
     kinds = [(spec.resolver is not None, not spec.values) for spec in pack.entities.values()]
     ordered = sorted(zip(kinds, pack.entities.values(), strict=True), key=lambda item: item[0])
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,15 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = json.loads(capsys.readouterr().out)
     assert printed == schema()
     assert "collect" in json.dumps(printed["flows.yaml"])
+
+
+def test_an_open_question_reads_the_words_its_own_way() -> None:
+    pack = load_pack(HOME / "domains" / "support")
+    (usual,) = EntityFinder(spec_of(pack)).find("15000", "en")
+    (asked,) = pack.read("money", "15000", "en", date(2026, 11, 21))
+    assert (usual.entity, asked.entity) == ("order_number", "money")
+    (day,) = pack.read("date", "yesterday", "en", date(2026, 11, 21))
+    assert day.value == "2026-11-20"
 
 
 @pytest.mark.parametrize("name", ["horoscope", "support"])
