@@ -6,7 +6,7 @@ a process would be counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -106,7 +106,10 @@ class Metrics:
         """Notes the version that answers from now on."""
         self.info.remove_by_labels({"service": self.service, "model": model})
         self.info.labels(self.service, model, str(version), backend).set(1)
-        self.ready.labels(self.service, model).set(1)
+
+    def watch_ready(self, model: str, ready: Callable[[], tuple[bool, str]]) -> None:
+        """Asks a part at every scrape whether it can work."""
+        self.ready.labels(self.service, model).set_function(lambda: float(ready()[0]))
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

@@ -145,6 +145,8 @@ def create_model_service(
         key_table=models.keys,
     )
     models.metrics = app.state.metrics
+    for model, served in models.served.items():
+        models.metrics.watch_ready(model, served.ready)
     app.state.models = models
     return app
 

@@ -12,21 +12,19 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import to_json
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope, Send
 
+from govor.bodies import Body, Disconnected, Fields, Upload, parse_fields, parse_json
 from govor.config import Settings
-from govor.door import has_body, refuse
+from govor.door import refuse
 from govor.errors import (
     DeadlineExceeded,
     Forbidden,
@@ -35,10 +33,8 @@ from govor.errors import (
     InvalidRequest,
     MethodNotAllowed,
     Overloaded,
-    PayloadTooLarge,
     RateLimited,
     RequestTimeout,
-    Unprocessable,
     UnsupportedMedia,
 )
 from govor.keys import ADMIN, SPEAK, Principal, subject_of
@@ -52,21 +48,6 @@ T = TypeVar("T")
 MAX_TIMEOUT_SECONDS = 600.0
 # A reader that takes no byte for so long is gone.
 STALL_SECONDS = 30.0
-# Fields beside the files of a form.
-_FORM_FIELDS, _FORM_FILES, _FORM_FIELD_BYTES = 64, 4, 64 << 10
-
-
-class Disconnected(Exception):
-    """The caller went away; nobody reads the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file of a form, whole."""
-
-    filename: str | None
-    content_type: str
-    data: bytes
 
 
 @dataclass(frozen=True)
@@ -98,7 +79,9 @@ class Verb:
             call.admit(scope["method"], since)
             await self.handler(call)
             await call.finish()
-        except (Disconnected, asyncio.CancelledError):
+        except Disconnected:
+            outcome = "cancelled"
+        except asyncio.CancelledError:
             outcome = "cancelled"
             if not call.gone:
                 raise
@@ -136,12 +119,13 @@ class Call:
 
     def __init__(self, route: Verb, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
+        self._body = Body(scope, receive)
         self.app = route.app
         self.settings: Settings = route.app.state.settings
         self.request_id: str = state["request_id"]
         self.headers: Mapping[str, str] = state["headers"]
         self.principal: Principal = state["principal"]
-        self.content_type = self.headers.get("content-type", "").split(";")[0].strip().lower()
+        self.content_type = self._body.media
         self.user: str | None = None
         self.deadline = 0.0
         self.model = route.model
@@ -150,8 +134,8 @@ class Call:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._unread = has_body(self.headers)
         self._started: str | None = None
+        self._streaming = False
         self._finished = False
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
@@ -173,7 +157,7 @@ class Call:
             raise Forbidden(f"the key lacks the scope {self._route.scope}")
         self.deadline = since + self._timeout()
         if (user := self.headers.get("x-user-id")) is not None:
-            self.user = self.speaker(user)
+            self.speaker(user)
 
     def speaker(self, user: str) -> str:
         """Notes for whom the caller speaks, by header or body; gives it back."""
@@ -190,83 +174,22 @@ class Call:
             raise Forbidden(f"{param} needs a key with the scope admin", param=param)
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises `PayloadTooLarge`, `RequestTimeout`, `InvalidRequest`."""
-        return b"".join([chunk async for chunk in self._chunks(limit)])
+        """The whole body. Raises `PayloadTooLarge`, `RequestTimeout`."""
+        return await self._body.read(limit, self.deadline)
 
     async def parse(self, model: type[M], limit: int | None = None) -> M:
         """The JSON body as a model: 400 `invalid_json`, 415, or 422 with the field in `param`."""
         if self.content_type != "application/json":
             raise UnsupportedMedia("send JSON with Content-Type: application/json")
-        data = await self.body(limit or self.settings.max_json_bytes)
-        try:
-            return model.model_validate_json(data)
-        except ValidationError as error:
-            raise invalid(error) from None
+        return parse_json(model, await self.body(limit or self.settings.max_json_bytes))
+
+    async def form(self, limit: int) -> tuple[Fields, dict[str, Upload]]:
+        """The fields and files of a form. A repeated field, or one named `x[]`, is a list."""
+        return await self._body.form(limit, self.deadline)
 
     def options(self, model: type[M], given: Mapping[str, Any]) -> M:
         """Form fields or query parameters as a model; one value does for a list."""
-        values = dict(given)
-        for name, spec in model.model_fields.items():
-            if isinstance(values.get(name), str) and get_origin(spec.annotation) is list:
-                values[name] = [values[name]]
-        try:
-            return model.model_validate(values)
-        except ValidationError as error:
-            raise invalid(error) from None
-
-    async def form(self, limit: int) -> tuple[dict[str, str | list[str]], dict[str, Upload]]:
-        """The fields and files of a form. A repeated field, or one named `x[]`, is a list."""
-        chunks = self._chunks(limit)
-        headers = Headers(scope=self._scope)
-        parser: MultiPartParser | FormParser
-        if self.content_type == "multipart/form-data":
-            parser = MultiPartParser(
-                headers,
-                chunks,
-                max_files=_FORM_FILES,
-                max_fields=_FORM_FIELDS,
-                max_part_size=_FORM_FIELD_BYTES,
-            )
-            parser.spool_max_size = limit
-        elif self.content_type == "application/x-www-form-urlencoded":
-            parser = FormParser(headers, chunks, max_fields=_FORM_FIELDS)
-        else:
-            raise UnsupportedMedia("send a form: multipart/form-data")
-        fields: dict[str, str | list[str]] = {}
-        files: dict[str, Upload] = {}
-        try:
-            items = (await parser.parse()).multi_items()
-        except (MultiPartException, FormParserError, ValueError, KeyError) as error:
-            raise InvalidRequest(f"the form cannot be read: {error}", code="invalid_form") from None
-        for name, value in items:
-            if isinstance(value, UploadFile):
-                kind = (value.content_type or "").split(";")[0].strip().lower()
-                files[name] = Upload(value.filename, kind, await value.read())
-                await value.close()
-            else:
-                _add_field(fields, name, value)
-        return fields, files
-
-    async def _chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
-        announced, size = self.headers.get("content-length"), 0
-        if announced is not None and announced.isdecimal() and int(announced) > limit:
-            raise PayloadTooLarge(f"the body is over {limit} bytes")
-        while self._unread:
-            try:
-                async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
-                    message = await self._receive()
-            except TimeoutError:
-                raise RequestTimeout("the body did not arrive in time") from None
-            if message["type"] == "http.disconnect":
-                self.gone = True
-                raise Disconnected
-            self._unread = message.get("more_body", False)
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise PayloadTooLarge(f"the body is over {limit} bytes")
-            if chunk:
-                yield chunk
+        return parse_fields(model, given)
 
     def _timeout(self) -> float:
         given = self.headers.get("x-request-timeout")
@@ -293,10 +216,18 @@ class Call:
             if self.gone and self._task is not None and not self._task.uncancel():
                 raise Disconnected from None
             raise
+        finally:
+            if not self._streaming:
+                self._unwatch()
 
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._notice(), name="watch for disconnect")
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
 
     async def _notice(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -322,14 +253,15 @@ class Call:
         self, body: bytes, content_type: str, status: int = 200, headers: Mapping[str, str] = {}
     ) -> None:
         await self._head(content_type, status, {"content-length": str(len(body)), **headers})
-        await self._send({"type": "http.response.body", "body": body})
         self._finished = True
+        await self._send({"type": "http.response.body", "body": body})
 
     async def start(
         self, content_type: str, status: int = 200, headers: Mapping[str, str] = {}
     ) -> None:
         """Begins a streamed answer; from here on a disconnect cancels the handler."""
         unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        self._streaming = True
         await self._head(content_type, status, {**unbuffered, **headers})
         self._watch()
 
@@ -353,6 +285,7 @@ class Call:
             raise RuntimeError(f"{self._route.path} answered nothing")
         if not self._finished:
             self._finished = True
+            self._unwatch()  # a server tells of the end of an answer as of a disconnect
             await self._send({"type": "http.response.body", "body": b""})
 
     async def fail(self, error: GovorError) -> None:
@@ -360,15 +293,14 @@ class Call:
         nobody takes half an answer for a whole one."""
         if self._started is None:
             self._started, self._finished = "application/json", True
-            await refuse(error, self._receive if self._unread else None, self._send)
+            await refuse(error, self._receive if self._body.pending else None, self._send)
         elif self._started == "text/event-stream" and not self._finished:
             await self.event("error", error.body())
             await self.finish()
 
     async def close(self) -> None:
         """Ends the watch; takes a cancellation that came too late to be noticed."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._unwatch()
         if self.gone and self._task is not None and self._task.cancelling():
             while self._task.uncancel():
                 pass
@@ -391,26 +323,6 @@ def outcome_of(error: GovorError) -> str:
             return "deadline"
         case _:
             return "invalid" if error.status < 500 else "error"
-
-
-def invalid(error: ValidationError) -> InvalidRequest:
-    """What pydantic found first, as an error that names the field."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return InvalidRequest(first["msg"], code="invalid_json")
-    param = ".".join(str(part) for part in first["loc"])[:100]
-    return Unprocessable(first["msg"].removeprefix("Value error, "), param=param or None)
-
-
-def _add_field(fields: dict[str, str | list[str]], name: str, value: str) -> None:
-    bare = name.removesuffix("[]")
-    known = fields.get(bare)
-    if isinstance(known, list):
-        known.append(value)
-    elif known is not None:
-        fields[bare] = [known, value]
-    else:
-        fields[bare] = [value] if bare != name else value
 
 
 def _json(content: BaseModel | Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request, Response
 from pydantic import BaseModel
 
+from govor.bodies import Upload
 from govor.errors import InvalidRequest, PayloadTooLarge, Unprocessable
 from govor.keys import Principal, subject_of
 from govor.schemas.turn import (
@@ -19,7 +20,7 @@ from govor.schemas.turn import (
     Turn,
 )
 from govor.service import speaker
-from govor.verbs import Call, Upload, verb
+from govor.verbs import Call, verb
 from services.gateway.errands import Asked
 from services.gateway.idempotency import Claim, Idempotency
 from services.gateway.settings import GatewaySettings

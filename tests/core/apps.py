@@ -44,6 +44,7 @@ class Work:
 
     def __init__(self) -> None:
         self.steps = 0
+        self.recorded = 0
         self.cancelled_at: float | None = None
         self.running = asyncio.Event()
 
@@ -73,6 +74,8 @@ def create_app(settings: Settings, key_table: KeyTable | None = None) -> FastAPI
             call.admin_only("version")
         text = await call.until_disconnect(app.state.work(question))
         await call.send_json(Saying(text=text), headers={"X-Model": "echo"})
+        await asyncio.sleep(0.02)
+        app.state.work.recorded += 1
 
     async def stream(call: Call) -> None:
         """Says a text word by word."""

@@ -12,6 +12,7 @@ def test_several_registries_answer_as_one() -> None:
     nlu.observe_request("nlu", "ok", 0.01)
     tts.observe_request("tts-en", "shed", 0.01)
     tts.observe_batch("tts-en", 2, [0.0, 0.001], 0.01)
+    nlu.watch_ready("nlu", lambda: (False, "not loaded"))
     nlu.serves("nlu", 1, "ngram")
     nlu.serves("nlu", 2, "ngram")
     exporter = Exporter([nlu.registry, tts.registry], "127.0.0.1", 0)
@@ -30,6 +31,7 @@ def test_several_registries_answer_as_one() -> None:
     assert len(samples) == sum(len(family.samples) for family in families)
     ok = {"service": "nlu", "model": "nlu", "outcome": "ok"}
     assert samples["model_requests_total", tuple(sorted(ok.items()))] == 1
+    assert samples["model_ready", (("model", "nlu"), ("service", "nlu"))] == 0
     served = [dict(labels) for (name, labels), _ in samples.items() if name == "model_info"]
     assert [labels["version"] for labels in served] == ["2"]
     assert any(name == "process_resident_memory_bytes" for name, _ in samples)
