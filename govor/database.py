@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,8 +39,10 @@ from sqlalchemy.exc import (
     IntegrityError,
     NotSupportedError,
     ProgrammingError,
+    SQLAlchemyError,
 )
 
+from govor.config import ConfigurationError
 from govor.errors import Unavailable
 from govor.keys import KeyRow
 from govor.tables import api_key, deployment_event
@@ -107,6 +109,17 @@ def _sqlite_engine(url: str, file: Path) -> Engine:
     return engine
 
 
+@contextlib.contextmanager
+def transaction(url: str) -> Iterator[Connection]:
+    """One transaction on a connection of its own, for commands."""
+    engine = make_engine(url)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows whose primary key is not there yet."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -151,7 +164,10 @@ class Database:
 
     def ready(self) -> tuple[bool, str]:
         if self._revision != REVISION:
-            return False, f"revision {self._revision}, {REVISION} is needed: run the migration"
+            return (
+                False,
+                f"revision {self._revision}, {REVISION} is needed: python -m services init",
+            )
         return True, "away" if self.away else "ok"
 
     async def run(self, work: Callable[[Connection], T], timeout: float = 5.0) -> T:
@@ -205,7 +221,7 @@ class Database:
             await self._look()
 
     async def _look(self) -> None:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, SQLAlchemyError):
             self._revision = await self.run(read_revision, 1.0)
 
 
@@ -223,23 +239,24 @@ def read_revision(connection: Connection) -> str | None:
 def migrate(url: str) -> None:
     """Bring the schema to this code's revision; safe when several processes do it at once.
 
-    Only the embedded start and the one-shot `init` call it. One transaction, under SQLite's write
-    lock or an advisory lock of PostgreSQL.
+    Only the embedded start and `python -m services init` call it. One transaction, under SQLite's
+    write lock or an advisory lock of PostgreSQL. Raises `ConfigurationError` when the database
+    cannot be reached or the URL names none.
     """
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "govor:migrations")
-    engine = make_engine(url)
     try:
-        with engine.begin() as connection:
+        with transaction(url) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    finally:
-        engine.dispose()
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"GOVOR_DATABASE_URL cannot be used: {reason}") from None
 
 
 def read_api_keys(connection: Connection) -> list[KeyRow]:
@@ -254,13 +271,10 @@ def record_deployment(url: str, change: Mapping[str, Any]) -> None:
     Synchronous, with a connection of its own: `govor.repository.deploy` is called a few times a
     day, by commands too. Files serve, tables explain: without a database the log has to do.
     """
-    engine = make_engine(url)
     after = change["after"]
     row = {"at": datetime.now(UTC), "generation": after["generation"], **change}
     try:
-        with engine.begin() as connection:
+        with transaction(url) as connection:
             connection.execute(insert(deployment_event), row)
     except DBAPIError as error:
         log.error("deployment of %s not recorded (%s): %s", change["model"], error.orig, after)
-    finally:
-        engine.dispose()

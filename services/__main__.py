@@ -1,4 +1,7 @@
-"""`python -m services` starts all services in one process, `python -m services stt` one alone."""
+"""`python -m services` starts all services in one process.
+
+`python -m services stt` starts one alone, on a database that `python -m services init` prepared.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pydantic_settings import SettingsError
 
 from govor import logs, server
 from govor.config import ConfigurationError, Settings
+from govor.database import migrate
 from govor.domains import PackError
 from govor.routes import SERVICES
 
@@ -28,7 +32,7 @@ _JSON = "-H 'Content-Type: application/json' -d"
 def main(arguments: Sequence[str]) -> int:
     """Runs until stopped. A bad configuration is one line and code 2."""
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
-    parser.add_argument("service", nargs="?", choices=SERVICES, help="all of them when absent")
+    parser.add_argument("service", nargs="?", choices=(*SERVICES, "init"), help="all when absent")
     service = parser.parse_args(arguments).service
     try:
         settings = Settings()
@@ -36,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         _check(settings)
         if service is None:
             run_embedded(settings)
+        elif service == "init":
+            migrate(settings.database)
         else:
             run_alone(service, settings)
     except ValidationError as error:

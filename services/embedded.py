@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive, Scope, Send
 
 from govor.clients import Siblings, connect
-from govor.config import ConfigurationError, Settings
+from govor.config import Settings
 from govor.database import migrate
 from govor.keys import secret
 from govor.limits import RateLimit
@@ -38,11 +37,7 @@ def create_apps(settings: Settings) -> dict[str, FastAPI]:
 
     Brings the database to the newest revision first; raises `ConfigurationError` if it cannot.
     """
-    try:
-        migrate(settings.database)
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"GOVOR_DATABASE_URL cannot be used: {reason}") from None
+    migrate(settings.database)
     verbs = [name for name in SERVICES if name != "gateway"]
     apps = {name: _module(name).create_app() for name in verbs}
     apps["gateway"] = _module("gateway").create_app(siblings=siblings_of(apps, settings))

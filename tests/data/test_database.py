@@ -16,14 +16,15 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
 
 from govor import tables
+from govor.config import ConfigurationError
 from govor.database import (
     REVISION,
     Database,
-    make_engine,
     migrate,
     read_api_keys,
     read_revision,
     record_deployment,
+    transaction,
 )
 from govor.errors import Unavailable
 from govor.keys import KeyRow
@@ -60,10 +61,8 @@ def _schema_differences(connection: Connection) -> list[object]:
 
 def test_the_migrated_schema_is_the_one_in_the_code(url: str) -> None:
     migrate(url)
-    engine = make_engine(url)
-    with engine.begin() as connection:
+    with transaction(url) as connection:
         assert _schema_differences(connection) == []
-    engine.dispose()
 
 
 def test_the_code_names_the_last_revision() -> None:
@@ -77,10 +76,13 @@ def test_several_processes_may_migrate_at_once(url: str) -> None:
     for process in processes:
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()
-    engine = make_engine(url)
-    with engine.begin() as connection:
+    with transaction(url) as connection:
         assert read_revision(connection) == REVISION
-    engine.dispose()
+
+
+def test_a_database_that_is_not_there_is_a_bad_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^GOVOR_DATABASE_URL cannot be used: .*$"):
+        migrate(f"postgresql+psycopg://govor@/postgres?host={tmp_path}")
 
 
 async def test_a_service_that_finds_another_revision_is_not_ready(url: str) -> None:
@@ -92,7 +94,10 @@ async def test_a_service_that_finds_another_revision_is_not_ready(url: str) -> N
     assert database.ready() == (True, "ok")
     await database.run(lambda c: c.execute(text("UPDATE alembic_version SET version_num='0999'")))
     await asyncio.sleep(0.3)
-    assert database.ready() == (False, f"revision 0999, {REVISION} is needed: run the migration")
+    assert database.ready() == (
+        False,
+        f"revision 0999, {REVISION} is needed: python -m services init",
+    )
     await database.stop()
 
 
