@@ -122,7 +122,7 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
 async def test_a_caller_waits_no_longer_than_it_says(database: Database) -> None:
     release = threading.Event()
     with pytest.raises(Unavailable):
-        await database.run(lambda c: release.wait(10), timeout=0.1)
+        await database.run(lambda c: release.wait(60), timeout=1.0)
     with pytest.raises(Unavailable, match="an earlier transaction hangs"):  # at once
         await database.run(lambda c: None, timeout=0.1)
     release.set()
