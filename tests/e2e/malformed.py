@@ -163,7 +163,7 @@ def requests() -> Iterator[Request]:
             yield Request(f"{path} {name}", path, headers={**JSON, **head}, content=body)
     for path, part in (("/v1/transcribe", "file"), ("/v1/converse", "audio")):
         for name, sound in SOUNDS.items():
-            yield _form(f"{path} {name}", path, part, sound)
+            yield _form(f"{path} sound {name}", path, part, sound)
         for name, (kind, body) in FORMS.items():
             head = {"content-type": kind}
             yield Request(f"{path} form {name}", path, headers=head, content=body)
