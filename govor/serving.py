@@ -133,7 +133,7 @@ class Served(Generic[M]):
                 self._refused = deployment
                 self._report(error)
                 return
-            self._champion = fresh
+            self._champion, self._trouble = fresh, ""
             if self.changed is not None:
                 self.changed(fresh.version)
             log.info("%s serves version %d", self.name, deployment.champion)
@@ -170,6 +170,8 @@ class Served(Generic[M]):
         await asyncio.to_thread(lease.model.close)
 
     def _report(self, error: Exception) -> None:
-        """A version that does not load is reported; the one that serves goes on."""
-        self._trouble = str(error) or type(error).__name__
-        log.error("%s: %s", self.name, self._trouble)
+        """A version that does not load is reported, once; the one that serves goes on."""
+        trouble = str(error) or type(error).__name__
+        if trouble != self._trouble:
+            log.error("%s: %s", self.name, trouble)
+        self._trouble = trouble
