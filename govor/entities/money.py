@@ -25,8 +25,8 @@ _CENTS = frozenset(
 )
 _AROUND = frozenset(
     "about around roughly just only exactly it is was s the amount for of no not actually sorry "
-    "rather make i mean примерно около где то это на сумма всего ровно нет не а точнее вернее лучше "
-    "извините простите".split()
+    "rather make i mean примерно около где то это на сумма всего ровно нет не а точнее вернее "
+    "лучше извините простите".split()
 )
 BARE_CONFIDENCE = 0.5
 """Of a number without a currency, taken only when it is all that was said."""
