@@ -121,7 +121,7 @@ class Engines:
         self._nlu = nlu.load(champion("nlu"))
         self._generator = generator.load(champion("generator"))
         self._tts = tts.load(champion("tts-en"))
-        self._voice = next(iter(self._tts.voices.values()))
+        self._voice = next(iter(self._tts.voices))
 
     def repeat(self, taken: Taken) -> dict[str, float]:
         """Seconds that the engines need for what this turn needed of them."""

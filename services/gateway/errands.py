@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel
 
+from govor.bodies import Upload
 from govor.clients import Outgoing, Siblings
 from govor.config import Consent
 from govor.errors import DeadlineExceeded, GovorError, Unprocessable
@@ -21,7 +23,6 @@ from govor.schemas.nlu import Understanding, UnderstandRequest
 from govor.schemas.stt import TranscribeOptions, Transcript
 from govor.schemas.tts import SynthesizeRequest
 from govor.schemas.turn import ConverseRequest
-from govor.verbs import Upload
 from services.gateway import actions
 from services.gateway.dialogue import Generate
 from services.gateway.settings import GatewaySettings
@@ -29,6 +30,9 @@ from services.gateway.speech import Emit as EmitAudio
 from services.gateway.speech import Speaker
 
 log = logging.getLogger(__name__)
+
+_WRONG_AUDIO = (400, 413, 415, 422)
+"""What stt says of audio that is none, too long or too large: the caller's to know."""
 
 Emit = Callable[[str, BaseModel | Mapping[str, Any]], Awaitable[None]]
 """Told of each event of a turn: its name and data."""
@@ -48,6 +52,7 @@ class Asked:
     subject: str | None = None
     user: str | None = None
     traceparent: str | None = None
+    turn_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Errands:
             with self.timed("stt"):
                 found = await self.siblings.stt.transcribe(audio.data, kind, options, outgoing)
         except GovorError as error:
-            if error.status < 500 and error.status != 429:
+            if error.status in _WRONG_AUDIO:
                 raise
             self.degrade("stt", error)
             return None
@@ -175,6 +180,7 @@ class Errands:
             user=self.asked.user,
             traceparent=self.asked.traceparent,
             consent=self.consent,
+            turn_id=self.asked.turn_id,
         )
 
     def degrade(self, part: str, error: Exception) -> None:

@@ -19,7 +19,7 @@ class GatewaySettings(Settings):
     gateway_tts_url: str = "http://127.0.0.1:8094"
     """Text to speech."""
     gateway_stt_timeout_seconds: float = Field(20.0, gt=0)
-    """Longest wait for a transcript; then the reply asks to type."""
+    """Longest wait for a transcript; then the reply says that something does not work."""
     gateway_nlu_timeout_seconds: float = Field(3.0, gt=0)
     """Longest wait for an understanding; then the reply is the menu."""
     gateway_generator_timeout_seconds: float = Field(10.0, gt=0)

@@ -1,14 +1,13 @@
 """One turn of a conversation: transcript -> understanding -> policy -> reply -> speech.
 
 A service that is down or late degrades its own share, visibly: no tts, text alone; no generator,
-the flow's `else:`; no nlu, the reply for what is not understood; no stt, a request to type.
+the flow's `else:`; no nlu, the reply for what is not understood; no stt, a request to come again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 import zlib
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -142,7 +141,6 @@ class _OneTurn:
     errands: Errands
     emit: Emit | None
     since: float
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     transcript: Transcript | None = None
     understanding: Understanding | None = None
     state: State = field(default_factory=State)
@@ -264,7 +262,7 @@ class _OneTurn:
         self.conversation.language = self.errands.language
         asked, intent = self.errands.asked, self.understanding and self.understanding.intent
         stored = StoredTurn(
-            turn_id=self.id,
+            turn_id=self.errands.asked.turn_id,
             at=datetime.now(UTC).isoformat(),
             language=self.errands.language,
             utterance=self.transcript.text if self.transcript else asked.request.text,
@@ -282,7 +280,7 @@ class _OneTurn:
         if self.speaker:
             reply = reply.model_copy(update=_audio(self.speaker))
         return Turn(
-            turn_id=self.id,
+            turn_id=self.errands.asked.turn_id,
             conversation_id=self.conversation.id,
             domain=self.pack.name,
             language=self.errands.language,

@@ -133,7 +133,7 @@ async def test_without_nlu_there_is_the_fallback(gateway: Gateway, trouble: str)
     assert menu["reply"]["buttons"]
 
 
-async def test_without_stt_the_bot_asks_to_type(gateway: Gateway) -> None:
+async def test_without_stt_the_bot_says_that_it_cannot(gateway: Gateway) -> None:
     async with gateway(down=["stt"]) as client:
         answer = await client.post("/v1/converse", files={"audio": b"0123456789"})
     assert answer.json()["degraded"] == ["stt"]
