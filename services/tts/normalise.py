@@ -70,6 +70,9 @@ _RUSSIAN_ENDINGS = {
 _PLAIN = re.compile(rf"(?<![\w.,])-?(?:{_NUMBER})(?!\w|[.,]\d)")
 DIGIT_BY_DIGIT = 7
 """Numbers of this many digits and more are numbers of things (orders, telephones): read singly."""
+LONGEST = 12
+"""Figures, before and after the point, of the longest number that has a name."""
+POINT = {"en": "point", "ru": "запятая"}
 
 
 def spoken(text: str, language: str) -> str:
@@ -136,6 +139,8 @@ def _amount(match: re.Match[str], language: str) -> str:
     sign = match["before"] or match["after"]
     sign = "₽" if sign.startswith("руб") else sign
     whole, _, part = re.sub(r"[ \u00a0\u202f]", "", figures).replace(",", ".").partition(".")
+    if len(whole) > LONGEST:
+        return f"{_one_by_one(whole, language)} {UNITS[language][sign][2]}"
     smaller = HUNDREDTHS.get(sign)
     if part and smaller is not None and len(part) == 2:
         tail = _counted(int(part), smaller, language) if int(part) else ""
@@ -170,11 +175,19 @@ def _ordinal(match: re.Match[str], language: str) -> str:
 
 
 def _number(figures: str, language: str) -> str:
-    figures = re.sub(r"[ \u00a0\u202f]", "", figures)
+    figures = re.sub(r"[ \u00a0\u202f]", "", figures).replace(",", ".")
     digits = figures.lstrip("-")
-    if digits.isdecimal() and (len(digits) >= DIGIT_BY_DIGIT or digits[0] == "0" != digits):
-        return " ".join(num2words(int(digit), lang=language) for digit in digits)
-    if language == "en" and digits.isdecimal() and 1100 <= int(digits) <= 2099:
+    whole, _, part = digits.partition(".")
+    if len(digits) > LONGEST or part.startswith("0000"):  # a float of that is printed as 1e-05
+        return _one_by_one(digits, language)
+    if not part and (len(whole) >= DIGIT_BY_DIGIT or whole[0] == "0" != whole):
+        return _one_by_one(digits, language)
+    if language == "en" and not part and 1100 <= int(whole) <= 2099:
         return str(num2words(int(figures), to="year"))
-    value = figures.replace(",", ".")
-    return str(num2words(float(value) if "." in value else int(value), lang=language))
+    return str(num2words(float(figures) if part else int(figures), lang=language))
+
+
+def _one_by_one(figures: str, language: str) -> str:
+    return " ".join(
+        POINT[language] if each == "." else num2words(int(each), lang=language) for each in figures
+    )

@@ -25,12 +25,15 @@ def test_without_an_engine_the_error_says_what_to_install(has: set[str], speaks:
 
 
 @pytest.mark.skipif("espeak" not in installed(), reason="no espeak-ng: install espeak-ng")
-def test_a_killed_espeak_process_is_started_again() -> None:
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_killed_espeak_process_is_started_again(noticed: bool) -> None:
     from services.tts.backends.espeak import Espeak
 
     engine = Espeak({"ru": "ru"})
     before = engine.speak("привет", "ru", 1.0)
     os.kill(engine._process.pid, signal.SIGKILL)
+    if noticed:  # then it is the request that cannot be written, else the answer that is missing
+        engine._process.wait()
     after = engine.speak("привет", "ru", 1.0)
     assert abs(after.size - before.size) < engine.sample_rate / 10
     engine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.tts.normalise import spoken
@@ -47,6 +47,18 @@ def test_russian_figures_become_words(written: str, words: str) -> None:
 @given(st.text(max_size=300), st.sampled_from(["en", "ru", "de"]))
 def test_any_text_can_be_read(text: str, language: str) -> None:
     assert "\n" not in spoken(text, language)
+
+
+@given(
+    st.from_regex(r"-?[0-9]{1,400}([.,][0-9]{1,400})?", fullmatch=True),
+    st.sampled_from(["{}", "${}", "{} ₽", "{}%"]),
+    st.sampled_from(["en", "ru"]),
+)
+@example("9" * 3999, "${}", "en")
+@example("0.00001", "{}", "ru")
+@example("5" * 400 + ".5", "{}%", "ru")
+def test_no_number_is_too_long_or_too_small(figures: str, form: str, language: str) -> None:
+    assert spoken(form.format(figures), language)
 
 
 @given(st.integers(0, 10**30), st.sampled_from(["en", "ru"]))

@@ -6,6 +6,7 @@ The library is GPL-3 and keeps its voice and rate in globals, so it lives in a c
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import json
 import struct
@@ -58,7 +59,8 @@ class Espeak:
     def _end(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # what a dead process has not read is lost
+                    pipe.close()
         self._process.kill()
         self._process.wait()
 
