@@ -303,9 +303,10 @@ class _OneTurn:
 
     @property
     def seed(self) -> int:
-        """Asked for, or the conversation's own, so that its turns can be replayed."""
+        """Asked for, or the turn's own: another text each time, the same in a replay."""
+        turn = f"{self.conversation.id} {self.conversation.version}"
         asked = self.errands.asked.request.seed
-        return zlib.crc32(self.conversation.id.encode()) if asked is None else asked
+        return zlib.crc32(turn.encode()) if asked is None else asked
 
 
 def _language(pack: Pack, asked: Asked, known: str | None) -> str:

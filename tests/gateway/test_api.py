@@ -44,6 +44,14 @@ async def test_a_field_that_the_model_does_not_have_is_left_out(
     assert second["seed"] == 5
 
 
+async def test_a_question_asked_again_is_written_anew(gateway: Gateway, script: Script) -> None:
+    async with gateway() as client:
+        for _ in range(2):
+            await say(client, "stars leo", conversation_id="c")
+    seeds = {body["seed"] for body in script.requests("/v1/generate")}
+    assert len(seeds) == 2
+
+
 async def test_the_language_is_decided_once_and_passed_on(gateway: Gateway, script: Script) -> None:
     async with gateway() as client:
         turn = await say(client, "что говорят звёзды")
