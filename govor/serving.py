@@ -44,6 +44,7 @@ class Lease(Generic[M]):
     model: M
     users: int = 0
     retired: bool = False
+    closed: bool = False
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Served(Generic[M]):
         self._champion, self._pinned, self._trouble = None, {}, "stopped"
         for lease in leases:
             lease.retired = True
-            await asyncio.to_thread(lease.model.close)
+            await self._close(lease)
 
     def ready(self) -> tuple[bool, str]:
         """Whether a version serves, and which, or why none does."""
@@ -97,12 +98,12 @@ class Served(Generic[M]):
     async def acquire(self, version: int | None = None) -> AsyncIterator[Lease[M]]:
         """Leases the champion, or the version asked for, which is loaded when it is not.
 
-        Raises `NotFound` (`version_not_found`), or `Unavailable` (`model_unavailable`) when no
-        version could be loaded.
+        Raises `NotFound` (`version_not_found`), or `Unavailable` (`model_unavailable`) when it, or
+        any champion, could not be loaded.
         """
         lease = self._champion
         if version is not None and (lease is None or lease.version.number != version):
-            lease = self._pinned.get(version) or await self._pin(version)
+            lease = await self._pin(version)
         if lease is None:
             raise Unavailable(f"{self.name}: {self._trouble}", code="model_unavailable")
         lease.users += 1
@@ -150,16 +151,32 @@ class Served(Generic[M]):
         return Lease(version, await asyncio.to_thread(self.load, version))
 
     async def _pin(self, number: int) -> Lease[M]:
+        pinned = self._pinned.get(number)
+        if pinned is not None and pinned.model.alive:
+            return pinned
         async with self._lock:
-            if number not in self._pinned:
-                try:
-                    lease = await self._open(number)
-                except (VersionBroken, OSError) as error:
-                    raise NotFound(str(error), code="version_not_found", param="version") from error
+            pinned = self._pinned.get(number)
+            if pinned is None or not pinned.model.alive:
+                fresh = await self._open_pinned(number)
+                if pinned is not None:
+                    await self._retire(self._pinned.pop(number))
                 while len(self._pinned) >= PINNED:
                     await self._retire(self._pinned.pop(next(iter(self._pinned))))
-                self._pinned[number] = lease
+                self._pinned[number] = fresh
             return self._pinned[number]
+
+    async def _open_pinned(self, number: int) -> Lease[M]:
+        try:
+            return await self._open(number)
+        except (VersionBroken, OSError) as error:
+            raise NotFound(str(error), code="version_not_found", param="version") from error
+        except GovorError:
+            raise
+        except Exception as error:  # of the backend: it is not this request's fault
+            log.exception("%s version %d does not load", self.name, number)
+            raise Unavailable(
+                f"{self.name} version {number} does not load", code="model_unavailable"
+            ) from error
 
     async def _retire(self, lease: Lease[M]) -> None:
         lease.retired = True
@@ -167,7 +184,14 @@ class Served(Generic[M]):
             await self._close(lease)
 
     async def _close(self, lease: Lease[M]) -> None:
-        await asyncio.to_thread(lease.model.close)
+        """Once. One that cannot be closed is no trouble of the request that left it last."""
+        if lease.closed:
+            return
+        lease.closed = True
+        try:
+            await asyncio.to_thread(lease.model.close)
+        except Exception:
+            log.exception("%s version %d did not close", self.name, lease.version.number)
 
     def _report(self, error: Exception) -> None:
         """A version that does not load is reported, once; the one that serves goes on."""

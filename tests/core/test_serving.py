@@ -92,6 +92,37 @@ async def test_a_version_may_be_asked_for(repository: Repository, served: Served
             pass
 
 
+async def test_a_version_asked_for_that_does_not_load_is_unavailable(
+    served: Served[Word],
+) -> None:
+    with pytest.raises(Unavailable, match="word version 3 does not load"):
+        async with served.acquire(3):
+            pass
+
+
+async def test_a_version_asked_for_that_died_is_built_again(served: Served[Word]) -> None:
+    async with served.acquire(2) as lease:
+        dead = lease.model
+        dead.alive = False
+    async with served.acquire(2) as lease:
+        assert lease.model is not dead
+    assert dead.closed
+
+
+async def test_a_model_that_cannot_be_closed_stops_nothing(
+    repository: Repository, served: Served[Word]
+) -> None:
+    def close() -> None:
+        raise BrokenPipeError
+
+    async with served.acquire() as lease:
+        lease.model.close = close  # type: ignore[method-assign]
+        deploy(repository, "word", {"champion": 2}, 1)
+        await until_serves(served, 2)
+    deploy(repository, "word", {"champion": 1}, 2)
+    await until_serves(served, 1)
+
+
 async def test_a_dead_model_is_built_again(served: Served[Word]) -> None:
     async with served.acquire() as lease:
         dead = lease.model
