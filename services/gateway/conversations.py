@@ -194,7 +194,7 @@ class Conversations:
     async def feedback(self, request: FeedbackRequest, subject: str | None) -> None:
         """Keep what the person thinks of a turn; raises `NotFound` (`turn_not_found`)."""
         await self.load()
-        row = rows.feedback_row(request, self._now())
+        row = await asyncio.to_thread(rows.feedback_row, request, self._now())
         await self._database.run(
             partial(rows.add_feedback, row=row, subject=subject), _READ_SECONDS
         )
@@ -291,7 +291,8 @@ class Conversations:
 
     async def _save(self, opened: Conversation, turn: StoredTurn) -> None:
         recent = self._of(opened.id)
-        record = rows.record_of(opened, turn, self._now())
+        # Off the event loop: masking takes 0.2 ms, but 0.5 s for the worst of 4,000 characters.
+        record = await asyncio.to_thread(rows.record_of, opened, turn, self._now())
         written = False
         if not recent.waits():
             try:

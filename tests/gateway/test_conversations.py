@@ -1,6 +1,7 @@
 """Conversations: one turn after another, kept by consent, and none lost without a database."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -399,3 +400,20 @@ async def test_a_spooled_file_that_cannot_be_read_stops_nothing(
         assert store._spool.files() == []
         assert len((await store.get("c", None)).turns) == 1
     assert "set aside" in caplog.text
+
+
+async def test_texts_are_masked_off_the_event_loop(
+    store: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def slow(text: str) -> str:
+        threads.append(threading.get_ident())
+        return text
+
+    monkeypatch.setattr("services.gateway.rows.mask", slow)
+    opened = await say(store, None)
+    turn_id = (await store.get(opened.id, None)).turns[0].turn_id
+    await store.feedback(FeedbackRequest(turn_id=turn_id, rating=1, comment="good"), None)
+    assert threads
+    assert threading.get_ident() not in threads
