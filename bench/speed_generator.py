@@ -2,8 +2,7 @@
 
 The bare engine is what no design can go below: a run of the graph over one row with its cache bound
 in place, and the draw of a token; no queue, no threads, no text. It takes turns with the service on
-the same core and draws the same tokens, so that what else the machine does slows both alike. The
-client has another core if there is one.
+the same core and draws the same tokens, so that what else the machine does slows both alike.
 """
 
 from __future__ import annotations
@@ -58,20 +57,17 @@ def main(arguments: Sequence[str]) -> int:
     champion = repository.deployment("generator").champion
     assert champion is not None
     engine = Bare(repository.open("generator", champion))
-    cores = os.sched_getaffinity(0)
-    core = max(cores)
+    core = max(os.sched_getaffinity(0))
     alone, served = [], []
-    with service(core) as url, httpx.Client(base_url=url, timeout=60) as client:
+    pinned = ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {core}))
+    with pinned, service(core) as url, httpx.Client(base_url=url, timeout=60) as client:
         for seed in range(WARM + ROUNDS):
-            os.sched_setaffinity(0, {core})
-            alone.append(engine.draw(seed))
-            os.sched_setaffinity(0, cores - {core} or cores)
+            alone.append(pinned.submit(engine.draw, seed).result())
             served.append(stream(client, seed))
         with ThreadPoolExecutor(TOGETHER) as threads:
             since = time.perf_counter()
             crowd = list(threads.map(lambda seed: stream(client, seed), range(4 * TOGETHER)))
             elapsed = time.perf_counter() - since
-        os.sched_setaffinity(0, cores)
     alone, served = alone[WARM:], served[WARM:]
     assert sum(run.tokens for run in alone) == sum(run.tokens for run in served)
     print(f"{'one core':<24} {'tokens/s':>9} {'first token ms':>15} {'p95':>6}")

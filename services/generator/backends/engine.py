@@ -18,6 +18,7 @@ import contextlib
 import logging
 import math
 import mmap
+import os
 import threading
 import time
 from collections import deque
@@ -250,6 +251,8 @@ class Engine:
             # A loop that has ended has nobody left who waits.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_put, pieces)
+        if leaving:
+            os.sched_yield()
 
     def _leave(self, rows: list[Row]) -> None:
         """Frees the rows' slots; the last row moves into each hole."""
