@@ -20,9 +20,9 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 	$(PIP) --editable ".[$(SERVICES)]"
 	@touch $@
 
-# torch first and by exact version: a plain `torch` brings gigabytes of CUDA.
+# torch first: its CPU build where an index of pip's has it, since PyPI's brings gigabytes of CUDA.
 $(VENV)/.trainer: $(VENV)/.setup
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0+cpu || $(PIP) torch==2.13.0
 	$(PIP) --editable ".[$(SERVICES),trainer]"
 	@touch $@
 
@@ -54,7 +54,7 @@ bench: dev ## speed: ratios against the bare engines, in one run
 quality: dev ## accuracy against the bars
 	$(BIN)/python -m bench quality
 
-docs: dev ## write what is generated: settings, OpenAPI, JSON Schema of packs
+docs: dev ## write what is generated: the settings page, the OpenAPI document
 	$(BIN)/python -m services.docs
 
 clean: ## forget the environment; var/ stays
