@@ -107,25 +107,38 @@ class Door:
 
     def _admit(self, scope: Scope) -> Principal:
         """Who calls. Raises `Unauthenticated`, `RateLimited`."""
-        state, keyring = scope["state"], self._state.keyring
+        headers, keyring = scope["state"]["headers"], self._state.keyring
         address = scope["client"][0] if scope.get("client") else None
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        key = given_key(state["headers"], query)
-        if keyring.open and key is None:
-            if address is not None and not is_loopback(address):
-                raise Unauthenticated("no key is configured: only this machine may call")
-            found: Principal | None = OPEN
+        key = given_key(headers, dict(parse_qsl(scope["query_string"].decode("latin-1"))))
+        if key is None and keyring.open:
+            found = OPEN if _from_here(address, headers.get("host")) else None
         else:
             found = keyring.find(key) if key else None
-        if self._state.limiter is not None and (found is None or not found.internal):
-            named = found is not None and found is not OPEN
-            self._state.limiter.take(found.name if found and named else f"address {address}")
+        if self._state.limiter is not None and not (found and found.internal):
+            named = found if found is not OPEN else None
+            self._state.limiter.take(named.name if named else f"address {address}")
         if found is None:
-            raise Unauthenticated(
-                "the key is not known" if key else "a key is needed: Authorization: Bearer <key>",
-                code=None if key else "key_required",
-            )
+            raise _unknown(key, keyring.open)
         return found
+
+
+def _from_here(address: str | None, host: str | None) -> bool:
+    """Whether a request comes from this machine and was meant for it: a page of another site that
+    lets its name point here (DNS rebinding) sends that name as `Host`."""
+    name = (host or "localhost").lower()
+    name = name[1 : name.find("]")] if name.startswith("[") else name.partition(":")[0]
+    return (address is None or is_loopback(address)) and is_loopback(name)
+
+
+def _unknown(key: str | None, unlocked: bool) -> Unauthenticated:
+    if key:
+        return Unauthenticated("the key is not known")
+    if unlocked:
+        return Unauthenticated(
+            "no key is configured: only this machine may call, by its own name",
+            code="key_required",
+        )
+    return Unauthenticated("a key is needed: Authorization: Bearer <key>", code="key_required")
 
 
 def has_body(headers: Mapping[str, str]) -> bool:

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         else:
             run_alone(service, settings)
     except ValidationError as error:
+        if not error.title.endswith("Settings"):
+            raise
         return _refuse(_explain(error))
     except PackError as error:
         first, *more = str(error).splitlines()

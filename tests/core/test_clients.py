@@ -132,8 +132,8 @@ async def test_a_slow_sibling_is_late_and_its_work_ends(nlu: Nlu) -> None:
     since = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await of(nlu).nlu.understand(UnderstandRequest(text="hi"), outgoing(0.1))
-    assert time.monotonic() - since < 0.3
-    await asyncio.wait_for(nlu.ended.wait(), 0.2)
+    assert time.monotonic() - since < 3
+    await asyncio.wait_for(nlu.ended.wait(), 1)
 
 
 async def test_a_dead_sibling_is_left_alone_for_a_while(
@@ -203,7 +203,7 @@ async def test_closing_a_stream_ends_the_generation(generator: Generator) -> Non
     parts = of(generator).generator.stream(GenerateRequest(prompt="x"), outgoing())
     assert await anext(aiter(parts)) == Delta(text="The ")
     await parts.aclose()  # type: ignore[attr-defined]
-    await asyncio.wait_for(generator.ended.wait(), 0.2)
+    await asyncio.wait_for(generator.ended.wait(), 1)
 
 
 async def test_a_slow_reader_is_not_late_but_a_slow_stream_is(generator: Generator) -> None:

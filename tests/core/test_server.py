@@ -133,7 +133,7 @@ def assert_refused(folder: Path, services: list[str], setting: str, value: str, 
 
 def test_a_body_that_never_comes_does_not_hold_a_connection(tmp_path: Path) -> None:
     head = (
-        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /v1/say HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"X-Request-Timeout: 0.2\r\nContent-Length: 100\r\n\r\n{"
     )
     with started(tmp_path) as (_, url), socket.create_connection(_address(url), 10) as client:
@@ -151,10 +151,10 @@ def test_a_body_that_never_comes_does_not_hold_a_connection(tmp_path: Path) -> N
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"hello\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST /v1/say HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /v1/say HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST /v1/say HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000,
         b"GET /" + b"x" * 200_000,
     ],

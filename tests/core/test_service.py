@@ -32,7 +32,7 @@ def client(app: object, address: str = "127.0.0.1") -> httpx.AsyncClient:
     async def at(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         await app({**scope, "client": (address, 1)}, receive, send)  # type: ignore[operator]
 
-    return httpx.AsyncClient(transport=StreamingTransport(at), base_url="http://app")
+    return httpx.AsyncClient(transport=StreamingTransport(at), base_url="http://localhost")
 
 
 class Fragile:
@@ -183,6 +183,28 @@ async def test_without_keys_only_this_machine_may_call(tmp_path: Path, running: 
             async with client(app, address) as http:
                 answer = await http.post("/v1/say", json={"text": "a", "version": 1})
                 assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("LOCALHOST", 200),
+        ("evil.example:8080", 401),
+        ("localhost.evil.example", 401),
+        ("[evil", 401),
+    ],
+)
+async def test_without_keys_another_name_is_refused(
+    tmp_path: Path, running: Running, host: str, status: int
+) -> None:
+    """DNS rebinding: a page of another site whose name points to this machine."""
+    app = create_app(settings_in(tmp_path))
+    async with running(app), client(app) as http:
+        answer = await http.post("/v1/say", json={"text": "a"}, headers={"host": host})
+        assert answer.status_code == status
 
 
 async def test_keys_of_the_table_are_reloaded_and_kept(tmp_path: Path, running: Running) -> None:

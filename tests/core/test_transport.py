@@ -51,7 +51,7 @@ async def test_closing_the_answer_disconnects_the_app() -> None:
     async with client(app) as http:
         async with http.stream("POST", "/", content=b"x"):
             pass
-        await asyncio.wait_for(told.wait(), 0.2)
+        await asyncio.wait_for(told.wait(), 1)
 
 
 async def test_cancelling_the_caller_disconnects_the_app() -> None:
@@ -66,7 +66,7 @@ async def test_cancelling_the_caller_disconnects_the_app() -> None:
         task = asyncio.create_task(http.get("/"))
         await asked.wait()
         task.cancel()
-        await asyncio.wait_for(told.wait(), 0.2)
+        await asyncio.wait_for(told.wait(), 1)
 
 
 async def test_the_body_is_passed_on_as_it_comes() -> None:

@@ -30,7 +30,9 @@ async def http(app: FastAPI, request: pytest.FixtureRequest) -> AsyncIterator[ht
     else:
         async with (
             lifespans([app]),
-            httpx.AsyncClient(transport=StreamingTransport(app), base_url="http://app") as client,
+            httpx.AsyncClient(
+                transport=StreamingTransport(app), base_url="http://localhost"
+            ) as client,
         ):
             yield client
 
