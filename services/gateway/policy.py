@@ -41,6 +41,9 @@ from services.gateway.dialogue import (
 )
 from services.gateway.talk import Talk, question
 
+_INTERRUPTS = 0.5
+"""Least confidence (calibrated: likelier than not) of an intent that interrupts an answer."""
+
 
 def advance(
     pack: Pack, state: State, event: Event, *, language: str, now: float, seed: int
@@ -117,11 +120,13 @@ def _hear(talk: Talk, event: Heard) -> None:
 def _answer(talk: Talk, understanding: Understanding | None) -> None:
     intent = _intent(talk.pack, understanding)
     entities = _entities(talk, understanding.entities if understanding else [])
-    if intent == REPEAT and talk.state.said:
+    sure = understanding is not None and understanding.intent.confidence >= _INTERRUPTS
+    answered = _is_answer(talk, talk.asking, entities, sure)
+    if intent == REPEAT and talk.state.said and not answered:
         talk.steps.append(Say(REPEAT, talk.state.said))
-    elif intent == STOP:
+    elif intent == STOP and not answered:
         _stop(talk)
-    elif _understood(talk, intent, entities):
+    elif _understood(talk, intent, entities, answered):
         talk.state.misses = 0
         talk.run()
     else:
@@ -152,14 +157,14 @@ def _intent(pack: Pack, understanding: Understanding | None) -> str | None:
     return found.name if found.confidence >= pack.thresholds.intent else None
 
 
-def _understood(talk: Talk, intent: str | None, entities: Sequence[Entity]) -> bool:
+def _understood(talk: Talk, intent: str | None, entities: Sequence[Entity], answered: bool) -> bool:
     """Prepares what an utterance asks for, to be run; False when that is nothing."""
     flow = talk.pack.flow_of(intent) if intent else None
     asked = talk.asking
     if frames.takes_all(asked) and isinstance(asked, Collect):
         talk.state.slots[asked.collect] = talk.state.heard
         return True
-    if flow and flow not in talk.running[-1:] and not _is_answer(talk, asked, entities):
+    if flow and flow not in talk.running[-1:] and not answered:
         talk.start(flow)
         talk.fill(entities)
         return True
@@ -173,17 +178,22 @@ def _understood(talk: Talk, intent: str | None, entities: Sequence[Entity]) -> b
     return named
 
 
-def _is_answer(talk: Talk, asked: Collect | Confirm | None, entities: Sequence[Entity]) -> bool:
-    """Is the utterance little more than the value asked for? "Leo" is, whatever intent the
-    classifier sees in it; "cancel order 123" is not. A yes or no may come with it."""
+def _is_answer(
+    talk: Talk, asked: Collect | Confirm | None, entities: Sequence[Entity], sure: bool
+) -> bool:
+    """Does the utterance answer the question, whatever else the classifier sees in it?
+
+    It does when it is little more than the value asked for ("Leo"; a yes or no may come with it),
+    or names it and the classifier is not `sure` of an intent. "Cancel order 123" is no answer.
+    """
     if asked is None:
         return False
     found = talk.values(talk.running[-1], entities, asked)
     inside = {i for entity in entities for i in range(entity.start, entity.end)}
     outside = [word for word in words(talk.state.heard) if word.start not in inside]
     if isinstance(asked, Confirm):
-        return bool(found) and len(outside) <= 2
-    return asked.collect in found and len(outside) <= 1
+        return bool(found) and (not sure or len(outside) <= 2)
+    return asked.collect in found and (not sure or len(outside) <= 1)
 
 
 def _decision(pack: Pack, intent: str | None, entities: Sequence[Entity]) -> bool | None:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from govor.clients import Outgoing, TtsClient
 from govor.errors import GovorError
@@ -35,8 +35,9 @@ class Speaker:
     ) -> None:
         self._client, self._request, self._outgoing, self._emit = client, request, outgoing, emit
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self._told: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue()
         self._chunks: list[bytes] = []
-        self._task = asyncio.create_task(self._speak_all(), name="speech")
+        self._task = asyncio.create_task(self._run(), name="speech")
         self.format: AudioFormat = request.format
         self.sample_rate: int | None = None
         self.first_audio: float | None = None
@@ -70,18 +71,37 @@ class Speaker:
             return wav_header(self.sample_rate, len(body)) + body
         return body
 
+    async def _run(self) -> None:
+        """Tells of the chunks. They are made in a task of their own: a listener who takes them as
+        slowly as they sound must not hold tts up until it times out."""
+        speaking = asyncio.create_task(self._speak_all(), name="synthesis")
+        try:
+            while (told := await self._told.get()) is not None:
+                if self._emit:
+                    await self._emit(*told)
+            await speaking
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+
     async def _speak_all(self) -> None:
-        if self.format == "flac":
-            whole = []
-            while (piece := await self._pieces.get()) is not None:
-                whole.append(piece)
-            self._pieces.put_nowait(" ".join(whole) or None)
-            self._pieces.put_nowait(None)
+        try:
+            if self.format == "flac":
+                whole = [piece async for piece in self._said()]
+                await self._speak(" ".join(whole))
+            else:
+                async for piece in self._said():
+                    await self._speak(piece)
+        finally:
+            self._told.put_nowait(None)
+
+    async def _said(self) -> AsyncIterator[str]:
         while (piece := await self._pieces.get()) is not None:
-            if self.failed is None:
-                await self._speak(piece)
+            yield piece
 
     async def _speak(self, text: str) -> None:
+        if self.failed is not None or not text:
+            return
         began = time.perf_counter()
         wire = "pcm" if self.format == "wav" else self.format
         request = self._request.model_copy(update={"text": text, "format": wire})
@@ -89,20 +109,19 @@ class Speaker:
             async with self._client.synthesize(request, self._outgoing) as speech:
                 self.version = f"{speech.model}:{speech.version}"
                 async for chunk in speech:
-                    await self._take(chunk, speech.sample_rate)
+                    self._take(chunk, speech.sample_rate)
         except GovorError as error:
             self.failed = error
         finally:
             self.busy += time.perf_counter() - began
 
-    async def _take(self, chunk: bytes, rate: int) -> None:
+    def _take(self, chunk: bytes, rate: int) -> None:
         if self.first_audio is None:
             self.first_audio, self.sample_rate = time.perf_counter(), rate
-            if self._emit and self.format == "wav":
-                await self._emit(wav_header(rate), rate)
+            if self.format == "wav":
+                self._told.put_nowait((wav_header(rate), rate))
         self._chunks.append(chunk)
-        if self._emit:
-            await self._emit(chunk, rate)
+        self._told.put_nowait((chunk, rate))
 
 
 def wav_header(rate: int, size: int | None = None) -> bytes:

@@ -178,7 +178,10 @@ class Talk:
         return self.state.slots.get(step.collect) is not None
 
     def _ask(self, frame: Frame, reply: str) -> bool:
-        self.say(reply, again=frame.asked > 0)
+        """Asks in the words for a second time when the first one brought nothing, but not when the
+        bot comes back to its question."""
+        missed = bool(self.state.misses or self.state.silences)
+        self.say(reply, again=frame.asked > 0 and missed)
         frame.asked += 1
         return True
 

@@ -26,7 +26,7 @@ from services.gateway.dialogue import (
     State,
     Step,
 )
-from tests.gateway.conftest import PACKS, Person, understood
+from tests.gateway.conftest import PACKS, Person, entity_in, understood
 
 
 def test_the_greeting_says_that_it_is_a_machine(person: Person) -> None:
@@ -98,12 +98,23 @@ def test_a_value_for_something_else_is_no_answer(person: Person) -> None:
 def test_another_intent_is_answered_and_the_question_asked_again(person: Person) -> None:
     person.says("read me the stars", "fortune")
     assert person.says("when are you open", "hours") == ["open_hours", "ask_sign"]
+    assert "twelve" not in person.words
     assert person.says("leo", "fortune", sign="leo") == ["looking", "fortune"]
 
 
-def test_a_bare_value_is_the_answer_whatever_intent_it_looks_like(person: Person) -> None:
+@pytest.mark.parametrize("intent", ["refund", "stop", "repeat"])
+def test_a_bare_value_is_the_answer_whatever_intent_it_looks_like(
+    person: Person, intent: str
+) -> None:
     person.says("read me the stars", "fortune")
-    assert person.says("leo", "refund", sign="leo") == ["looking", "fortune"]
+    assert person.says("leo", intent, sign="leo") == ["looking", "fortune"]
+
+
+def test_an_unlikely_intent_does_not_interrupt_an_answer(person: Person) -> None:
+    person.says("read me the stars", "fortune")
+    text = "the sign I was born in is leo"
+    heard = Heard(text, understood(text, "complain", [entity_in(text, "sign", "leo")], 0.4))
+    assert person.event(heard) == ["looking", "fortune"]
 
 
 def test_a_flow_in_a_flow_comes_back(person: Person) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import wave
 
 import pytest
 
+from govor.bodies import Disconnected
 from govor.clients import Outgoing
 from govor.schemas.tts import AudioFormat, SynthesizeRequest
 from services.gateway.speech import Speaker, wav_header
@@ -53,6 +55,34 @@ async def test_what_could_not_all_be_spoken_is_no_audio() -> None:
     assert speaker.audio is None
     assert speaker.failed is not None
     assert speaker.failed.code == "tts_unavailable"
+
+
+async def test_a_slow_listener_does_not_hold_synthesis_up() -> None:
+    async def emit(chunk: bytes, rate: int) -> None:
+        await asyncio.sleep(0.05)
+
+    request = SynthesizeRequest(text=".", format="pcm")
+    speaker = Speaker(siblings(Script()).tts, request, Outgoing("r", 0.3), emit)
+    speaker.say("Twenty letters here.")
+    await speaker.finish()
+    assert speaker.failed is None
+    assert speaker.busy < 0.3
+
+
+async def test_nothing_runs_on_when_nobody_listens() -> None:
+    script = Script()
+
+    async def emit(chunk: bytes, rate: int) -> None:
+        raise Disconnected
+
+    speaker = Speaker(
+        siblings(script).tts, SynthesizeRequest(text=".", format="pcm"), Outgoing("r", 5.0), emit
+    )
+    speaker.say("A long text. " * 200)
+    with pytest.raises(Disconnected):
+        await speaker.finish()
+    await asyncio.sleep(0.1)
+    assert script.unfinished == 1
 
 
 def test_a_wav_header_is_readable() -> None:

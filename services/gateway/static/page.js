@@ -98,7 +98,10 @@ const SHOW = {
   understanding(turn, { intent, entities }) {
     const chips = turn.view.querySelector(".chips");
     const sure = intent.name ? ` ${Math.round(intent.confidence * 100)} %` : "";
-    chips.append(element("span", "chip", element("b", "", intent.name ?? words().unknown), sure));
+    // The bare answer to a question ("Leo") has no intent, and needs none.
+    if (intent.name || !entities.length) {
+      chips.append(element("span", "chip", element("b", "", intent.name ?? words().unknown), sure));
+    }
     for (const { entity, value } of entities) {
       const plain = typeof value === "object" ? Object.values(value ?? {}).filter(Boolean).join(" ") : value;
       chips.append(element("span", "chip", `${entity} `, element("b", "", String(plain))));
@@ -167,7 +170,7 @@ function buttons(view, rows) {
   }
 }
 
-const milliseconds = (seconds) => (seconds < 0.001 ? "< 1 ms" : `${Math.round(seconds * 1000)} ms`);
+const milliseconds = (seconds) => `${seconds < 0.001 ? "< 1" : Math.round(seconds * 1000)} ${words().unit}`;
 
 function timings(view, times) {
   for (const stage of STAGES.filter((name) => times[name])) {

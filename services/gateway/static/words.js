@@ -9,7 +9,7 @@ export const WORDS = {
     unheard: "(nothing was understood as speech)", unknown: "not understood",
     degraded: "without", lost: "The connection was lost. Try again.", key: "API key of this server:",
     stt: "heard", nlu: "understood", policy: "decided", generate: "written", tts: "spoken",
-    total: "in all", first: "first sound",
+    total: "in all", unit: "ms", first: "first sound",
   },
   ru: {
     language: "Язык", domain: "О чём бот", speak: "Сказать", stop: "Закончить и отправить",
@@ -20,6 +20,6 @@ export const WORDS = {
     unheard: "(речь не распознана)", unknown: "не понято",
     degraded: "без", lost: "Связь прервалась. Попробуйте ещё раз.", key: "Ключ этого сервера:",
     stt: "услышано", nlu: "понято", policy: "решено", generate: "написано", tts: "озвучено",
-    total: "всего", first: "первый звук",
+    total: "всего", unit: "мс", first: "первый звук",
   },
 };
