@@ -31,7 +31,7 @@ DEPLOYMENT = "deployment.json"
 
 # What a loader may open. Pickles run code, and so do custom-op libraries.
 ALLOWED_SUFFIXES = frozenset(
-    {".onnx", ".safetensors", ".json", ".jsonl", ".txt", ".md", ".gram", ".dict", ".arpa"}
+    {".onnx", ".safetensors", ".json", ".jsonl", ".txt", ".md", ".fsg", ".dict", ".arpa"}
 )
 ALLOWED_NAMES = frozenset({"LICENSE", "NOTICE"})
 

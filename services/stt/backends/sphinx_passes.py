@@ -1,0 +1,123 @@
+"""The three passes of pocketsphinx over one utterance; runs in a worker process.
+
+1. The grammar of the domain's utterances finds the likeliest of them, whatever was said.
+2. An n-gram of the same sentences, free to order words as it likes, is the witness: when the two
+   agree in half of the words, the sentence was said (area under the curve 0.999 on 60 phrases).
+3. If not, an n-gram mixed with general English writes down what it can. Versions for languages
+   without a general model have no third pass, and what is rejected stays empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pocketsphinx
+from numpy.typing import NDArray
+
+from services.stt.backends import Heard, Samples, Word
+from services.stt.backends.cepstra import FRAMES_PER_SECOND, MARGIN_SECONDS, cepstra
+
+CHUNK_FRAMES = 20
+"""Decoded between two looks at whether anybody still waits: 200 ms of audio, 10 to 60 ms of CPU."""
+AGREEMENT = 0.5
+
+# Wide beams and no second search: 98.7 % of 78 prompts right instead of 93.5 with the defaults.
+_GRAMMAR = {"bestpath": False, "beam": 1e-70, "pbeam": 1e-70, "wbeam": 1e-50}
+# The flat second search would take all its time at the end, where nobody can stop it; without it
+# the look-ahead of phones must go too, or 5.1.1 crashes.
+_NGRAM = {"fwdflat": False, "pl_window": 0}
+_WITNESS = _NGRAM | {"lw": 11.0}
+"""The weight of the sentences against the sound: of 139 prompts 97.8 % are accepted, 96.4 with the
+default of 6.5 or with 14; of 60 other sentences none with any."""
+_NO_MEAN = ",".join(["0"] * 13)
+
+
+class Passes:
+    """The decoders of one domain."""
+
+    def __init__(self, folder: Path, domain: str) -> None:
+        def decoder(dictionary: str, **options: Any) -> Decoder:
+            return Decoder(folder / f"{domain}.{dictionary}", **options)
+
+        self.grammar = decoder("dict", lm=None, fsg=str(folder / f"{domain}.fsg"), **_GRAMMAR)
+        self.witness = decoder("dict", lm=str(folder / f"{domain}.arpa"), **_WITNESS)
+        self.general = None
+        if (folder / f"{domain}.open.arpa").is_file():
+            self.general = decoder("open.dict", lm=str(folder / f"{domain}.open.arpa"), **_NGRAM)
+
+    def recognise(self, samples: Samples, chunk: Callable[[], None]) -> Heard:
+        """Calls `chunk` before each piece of work; what it raises ends the utterance."""
+        frames = cepstra(samples)
+        phrase = self.grammar.decode(frames, chunk)
+        if phrase:
+            witness = self.witness.decode(frames, chunk)
+            common = in_common([w.text for w in phrase], [w.text for w in witness])
+            agreement = sum(common) / max(len(phrase), len(witness))
+            if agreement >= AGREEMENT:
+                return Heard("phrase", _confirmed(phrase, common, agreement), agreement)
+        words = self.general.decode(frames, chunk) if self.general else ()
+        if not words:
+            return Heard()
+        return Heard("open", words, sum(word.confidence for word in words) / len(words))
+
+
+class Decoder:
+    """One search of pocketsphinx over one dictionary."""
+
+    def __init__(self, dictionary: Path, **options: Any) -> None:
+        self._decoder = pocketsphinx.Decoder(dict=str(dictionary), loglevel="FATAL", **options)
+
+    def decode(self, frames: NDArray[np.float32], chunk: Callable[[], None]) -> tuple[Word, ...]:
+        """The words in frames of cepstra [frames, 13] whose mean is 0."""
+        decoder = self._decoder
+        decoder.set_cmn(_NO_MEAN)  # else it would subtract the utterance before
+        decoder.start_utt()
+        try:
+            for at in range(0, len(frames), CHUNK_FRAMES):
+                chunk()
+                decoder.process_cep(frames[at : at + CHUNK_FRAMES].tobytes())
+        finally:
+            decoder.end_utt()
+        if decoder.hyp() is None:
+            return ()
+        # <s>, <sil>, [NOISE] and (NULL) are no words.
+        return tuple(_word(segment) for segment in decoder.seg() if segment.word[0] not in "<[(")
+
+
+def in_common(first: Sequence[str], second: Sequence[str]) -> list[bool]:
+    """Which words of `first` are in the longest common subsequence of the two."""
+    lengths = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i in reversed(range(len(first))):
+        for j in reversed(range(len(second))):
+            if first[i] == second[j]:
+                lengths[i][j] = lengths[i + 1][j + 1] + 1
+            else:
+                lengths[i][j] = max(lengths[i + 1][j], lengths[i][j + 1])
+    found, i, j = [False] * len(first), 0, 0
+    while i < len(first) and j < len(second):
+        if first[i] == second[j]:
+            found[i], i, j = True, i + 1, j + 1
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _confirmed(words: Sequence[Word], common: list[bool], agreement: float) -> tuple[Word, ...]:
+    """The words of an accepted sentence: sure where the witness heard them too."""
+    return tuple(
+        Word(word.text, word.start, word.end, 1.0 if sure else agreement)
+        for word, sure in zip(words, common, strict=True)
+    )
+
+
+def _word(segment: Any) -> Word:
+    """A segment in seconds of the utterance without its margins; `text(2)` is a variant."""
+    start = segment.start_frame / FRAMES_PER_SECOND - MARGIN_SECONDS
+    end = (segment.end_frame + 1) / FRAMES_PER_SECOND - MARGIN_SECONDS
+    text = segment.word.partition("(")[0]
+    return Word(text, max(start, 0.0), max(end, 0.0), min(max(segment.prob, 0.0), 1.0))
