@@ -103,7 +103,7 @@ class Batcher(Generic[I, O]):
         ]
         with self._wake:
             if self._closed or not self.alive:
-                raise Unavailable("the model's worker has ended", code="model_unavailable")
+                raise _ended()
             if len(self) + len(waiting) > max(self.max_queued, len(waiting)):
                 raise Overloaded(f"{self.max_queued} requests are waiting", code="queue_full")
             self._queue.extend(waiting)
@@ -111,10 +111,17 @@ class Batcher(Generic[I, O]):
         return [entry.future for entry in waiting]
 
     def _work(self) -> None:
-        while drained := self._drain():
-            for start in range(0, len(drained), self.max_batch):
-                self._drained = max(0, len(drained) - start - self.max_batch)
-                self._answer(drained[start : start + self.max_batch])
+        drained: list[_Waiting[I, O]] = []
+        try:
+            while drained := self._drain():
+                for start in range(0, len(drained), self.max_batch):
+                    self._drained = max(0, len(drained) - start - self.max_batch)
+                    self._answer(drained[start : start + self.max_batch])
+        finally:  # a worker that dies leaves nobody waiting
+            with self._wake:
+                self._closed = True
+                left, self._queue = self._queue, []
+            _deliver([(entry, None, _ended()) for entry in (*drained, *left)])
 
     def _drain(self) -> list[_Waiting[I, O]]:
         """All that waits, sorted by length; nothing once closed and empty."""
@@ -142,11 +149,17 @@ class Batcher(Generic[I, O]):
                 outputs = self._run([entry.item for entry in batch])
                 answers += [(e, out, None) for e, out in zip(batch, outputs, strict=True)]
             except Exception as error:
+                if isinstance(error, StopIteration):  # which no future takes
+                    error = RuntimeError("the model raised StopIteration")
                 answers += [(entry, None, error) for entry in batch]
             if self._observe is not None:
                 waits = [formed - entry.since for entry in batch]
                 self._observe(len(batch), waits, time.monotonic() - formed)
         _deliver(answers)
+
+
+def _ended() -> Unavailable:
+    return Unavailable("the model's worker has ended", code="model_unavailable")
 
 
 def _deliver(answers: list[tuple[Any, Any, Exception | None]]) -> None:

@@ -121,3 +121,34 @@ async def test_batches_are_observed() -> None:
     assert await batcher.submit_many(["a", "b"]) == ["a", "b"]
     batcher.close()
     assert seen == [(2, 2)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_worker_that_dies_leaves_nobody_waiting() -> None:
+    gate = Gate()
+
+    def die(items: list[str]) -> Sequence[str]:
+        gate(items)
+        raise SystemExit
+
+    batcher = Batcher[str, str](die, name="t")
+    running = asyncio.ensure_future(batcher.submit("x"))
+    await entered(gate)
+    waiting = asyncio.ensure_future(batcher.submit("a"))
+    await asyncio.sleep(0)
+    gate.open.set()
+    for task in (running, waiting):
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(task, 5)
+    batcher.close()
+    assert not batcher.alive
+
+
+async def test_any_exception_of_the_model_reaches_who_waits() -> None:
+    def stop(items: list[str]) -> Sequence[str]:
+        raise StopIteration
+
+    batcher = Batcher[str, str](stop, name="t")
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(batcher.submit("a"), 5)
+    batcher.close()
