@@ -18,9 +18,9 @@ from bench.alone import service
 from govor.config import Settings
 from govor.domains import load_pack
 from govor.repository import Repository
-from services.nlu.features import Features
-from services.nlu.heads import Head
-from services.nlu.trunk import Trunk
+from services.nlu.backends.features import Features
+from services.nlu.backends.heads import Head
+from services.nlu.backends.trunk import Trunk
 
 DOMAIN = "horoscope"
 ROUNDS, WARM = 500, 50

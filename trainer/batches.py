@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from services.nlu.features import Features
-from services.nlu.tagger import spans
+from services.nlu.backends.features import Features
+from services.nlu.backends.tagger import spans
 from trainer.utterances import Row
 
 IGNORED = -100  # the label that a loss leaves out

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.nlu.heads import Head
-from services.nlu.tagger import Tagger, allowed_steps, with_neighbours
-from services.nlu.trunk import Read
+from services.nlu.backends.heads import Head
+from services.nlu.backends.tagger import Tagger, allowed_steps, with_neighbours
+from services.nlu.backends.trunk import Read
 from trainer.batches import Drawing, Sampler, Task
 from trainer.recipes.intents import Reader
 from trainer.utterances import Row

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from govor.repository import Repository, Version
-from services.nlu.features import document_frequencies, keys_of
+from services.nlu.backends.features import document_frequencies, keys_of
 
 WORDS = "read me the stars for leo and libra today or tomorrow прочти гороскоп для льва на завтра"
 
@@ -24,7 +24,7 @@ def bundled() -> Version:
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an untrained trunk and its features."""
     torch = pytest.importorskip("torch", reason="the trainer's extra is not installed")
-    from services.nlu.features import Features
+    from services.nlu.backends.features import Features
     from trainer import network
 
     folder = tmp_path_factory.mktemp("nlu") / "1"

@@ -1,4 +1,4 @@
-"""services/nlu/features.py"""
+"""services/nlu/backends/features.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.nlu.features import (
+from services.nlu.backends.features import (
     FIRST_ROW,
     MAX_WORDS,
     UNKNOWN,

@@ -15,7 +15,7 @@ from govor.repository import Version, VersionBroken, write_manifest
 from govor.templates import pack_lists
 from services.nlu import backends
 from services.nlu.backends import Parsed
-from services.nlu.heads import Head
+from services.nlu.backends.heads import Head
 
 HOME = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""services/nlu/tagger.py"""
+"""services/nlu/backends/tagger.py"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from services.nlu.tagger import allowed_steps, best_path, spans, with_neighbours
+from services.nlu.backends.tagger import allowed_steps, best_path, spans, with_neighbours
 
 TAGS = ["B-day", "B-time", "I-day", "I-time", "O"]
 

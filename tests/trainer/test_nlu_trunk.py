@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from services.nlu.features import Features
-from services.nlu.trunk import Trunk
+from services.nlu.backends.features import Features
+from services.nlu.backends.trunk import Trunk
 from trainer.network import Shape
 from trainer.utterances import Row, plain_row, tagged_row
 

@@ -31,9 +31,9 @@ from govor.entities import spec_of
 from govor.errors import Conflict
 from govor.repository import MANIFEST, Dataset, Repository, Version, deploy
 from govor.templates import TemplateError, pack_lists
-from services.nlu.features import Encoded, Features
-from services.nlu.heads import Head
-from services.nlu.trunk import Read, Trunk
+from services.nlu.backends.features import Encoded, Features
+from services.nlu.backends.heads import Head
+from services.nlu.backends.trunk import Read, Trunk
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -27,7 +27,7 @@ from typing import Any
 from govor.config import Settings
 from govor.domains import Pack, load_packs
 from govor.repository import MANIFEST, Dataset, Manifest, write_manifest
-from services.nlu.features import Features, document_frequencies, keys_of
+from services.nlu.backends.features import Features, document_frequencies, keys_of
 from trainer import network
 from trainer.batches import Batch, Drawing, Sampler, Task
 from trainer.recipes import intents

@@ -13,10 +13,10 @@ from govor.onnx import ModelRefused
 from govor.repository import Version, VersionBroken
 from govor.text import language_of
 from services.nlu.backends import Parsed
-from services.nlu.features import Encoded, Features
-from services.nlu.heads import Head
-from services.nlu.tagger import spans
-from services.nlu.trunk import Read, Trunk
+from services.nlu.backends.features import Encoded, Features
+from services.nlu.backends.heads import Head
+from services.nlu.backends.tagger import spans
+from services.nlu.backends.trunk import Read, Trunk
 
 RANKED = 10
 # What a text costs on the event loop grows with it; longer ones are encoded in a thread.

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from services.nlu.features import Encoded
-from services.nlu.tagger import Tagger
+from services.nlu.backends.features import Encoded
+from services.nlu.backends.tagger import Tagger
 
 Floats = NDArray[np.float32]
 

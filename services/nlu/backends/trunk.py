@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from govor.onnx import open_session
-from services.nlu.features import Encoded
+from services.nlu.backends.features import Encoded
 
 Floats = NDArray[np.float32]
 
