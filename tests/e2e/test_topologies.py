@@ -105,12 +105,11 @@ async def test_its_events_are_the_same_in_both(govor: Govor, apart: dict[str, st
             http.stream("POST", f"{url}/v1/converse", json=body, headers=headers) as answer,
         ):
             names = [name async for name, _ in events(answer)]
-            heard.append(
-                [n for i, n in enumerate(names) if n != "audio.delta" or n != names[i - 1]]
-            )
+        assert names[-1] == "done"
+        assert "audio.delta" in names
+        # Speech is made while the text is written: which comes first is nobody's promise.
+        heard.append([name for name in names if name != "audio.delta"])
     assert heard[0] == heard[1]
-    assert heard[0][-1] == "done"
-    assert "audio.delta" in heard[0]
 
 
 def test_a_verb_is_answered_by_its_service_in_both(govor: Govor, apart: dict[str, str]) -> None:
