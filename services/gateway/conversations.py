@@ -1,9 +1,9 @@
 """Conversations: opened for one turn at a time, kept in the database, in memory and on disk.
 
 The turns of a conversation follow one another by a lease on its row and, within the process, by a
-lock. A turn waits at most a quarter of a second for the database: when that is away, an open
-conversation goes on from memory, a new one begins there, and the turn waits in the spool, from
-which it is loaded in order.
+lock. A turn waits a quarter of a second for the database, a second when it needs a state that only
+the database has: when that is away, an open conversation goes on from memory, a new one begins
+there, and the turn waits in the spool, from which it is loaded in order.
 """
 
 from __future__ import annotations
