@@ -38,8 +38,8 @@ def test_recorded_noise_has_no_spans(detector: SpeechDetector, data: Path) -> No
 def test_speech_is_found_where_it_is(detector: SpeechDetector, speak: Speak) -> None:
     audio = np.concatenate([noise(1, -55), speak("good morning"), noise(2, -55)])
     (span,) = detector.spans(audio, 1.0)
-    assert span.start / RATE == pytest.approx(1.3, abs=0.25)
-    assert 0.5 < (span.end - span.start) / RATE < 1.6
+    assert span.start / RATE == pytest.approx(1.3, abs=0.3)
+    assert 0.5 < (span.end - span.start) / RATE < 1.9
 
 
 def test_a_long_pause_parts_two_utterances(detector: SpeechDetector, speak: Speak) -> None:
