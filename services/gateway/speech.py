@@ -9,7 +9,6 @@ gets one header; flac cannot be joined, so it waits for the whole text.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,7 +42,6 @@ class Speaker:
         self.first_audio: float | None = None
         self.busy = 0.0
         self.version: str | None = None
-        self.voice: str | None = None
         self.failed: GovorError | None = None
 
     def say(self, text: str) -> None:
@@ -58,8 +56,7 @@ class Speaker:
     async def stop(self) -> None:
         """Nobody listens any more."""
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
 
     @property
     def audio(self) -> bytes | None:
