@@ -43,7 +43,7 @@ def test_a_head_tells_its_intents_apart_and_the_background(bundled: Version) -> 
     assert trained.metrics["accuracy"] == 1
     assert trained.metrics["false_alarms"] <= 0.1
     assert trained.metrics["out_of_scope_recall"] > 0.9
-    texts = ["pay a fine", "park the car", "how tall is the tallest tree in the world"]
+    texts = ["pay the fine", "park my car near it", "how tall is the tallest tree in the world"]
     encoded = [reader.features.encode(text) for text in texts]
     pooled = reader.pooled(encoded)
     scores = np.stack([trained.head.scores(e, p) for e, p in zip(encoded, pooled, strict=True)])

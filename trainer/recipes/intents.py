@@ -30,7 +30,8 @@ from govor.domains import Pack, load_pack
 from govor.entities import spec_of
 from govor.errors import Conflict
 from govor.repository import MANIFEST, Dataset, Repository, Version, deploy
-from govor.templates import TemplateError, pack_lists
+from govor.templates import Lists, Template, TemplateError, pack_lists
+from govor.text import words
 from services.nlu.backends.features import Encoded, Features
 from services.nlu.backends.heads import Head
 from services.nlu.backends.trunk import Read, Trunk
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 Floats = NDArray[np.float32]
-BACKGROUND = ""  # the label of rows that are about something else
+MAX_VALUES = 200  # of one entity, as sentences of their own
+SINGLE_WORDS = 300  # of the background, as rows of their own: one word is often all that is heard
 
 
 class Params(BaseModel):
@@ -49,7 +51,7 @@ class Params(BaseModel):
     samples: int = 60
     """Sentences drawn an intent and language, over its templates."""
     trunk_weight: float = 0.7
-    c: float = 1.0
+    c: float = 0.5
     folds: int = 4
     false_alarms: float = 0.05
     """Share of the pack's own utterances, held out, that the threshold gives up."""
@@ -122,14 +124,22 @@ def prepare(pack: Pack, params: Params) -> list[Labelled]:
             templates = pack.templates(intent, language)
             each = max(3, params.samples // max(1, len(templates)))
             for template in templates:
-                rng = random.Random(f"{params.seed} {template.text}")
                 try:
-                    drawn = {template.sample(rng, lists).text for _ in range(2 * each)}
+                    texts = _sentences(template, lists, each, params.seed)
                 except TemplateError:  # an entity that this language has no forms of
                     continue
                 group = f"{intent} {template.text}"
-                rows += [Labelled(text, intent, group) for text in sorted(drawn)[:each]]
+                rows += [Labelled(text, intent, group) for text in texts]
     return rows
+
+
+def _sentences(template: Template, lists: Lists, each: int, seed: int) -> list[str]:
+    """Up to `each` sentences, drawn by the seed; all values of a template that is but an entity,
+    because one of them says nothing of the others ("leo", "libra")."""
+    if template.text == "".join(f"{{{name}}}" for name in template.entities()):
+        return [sample.text for sample in template.expand(lists, MAX_VALUES)]
+    rng = random.Random(f"{seed} {template.text}")
+    return sorted({template.sample(rng, lists).text for _ in range(2 * each)})[:each]
 
 
 def near_misses(pack: Pack) -> list[str]:
@@ -139,14 +149,20 @@ def near_misses(pack: Pack) -> list[str]:
     ]
 
 
-def background(folder: Path, languages: Iterable[str], without: str = "") -> list[str]:
-    """The background rows of a version in these languages, without those of one collection."""
+def background(folder: Path, languages: Iterable[str]) -> list[str]:
+    """The background rows of a version in these languages."""
     wanted = set(languages)
     with (folder / "background.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return [
-        row["text"] for row in rows if row["language"] in wanted and row["collection"] != without
-    ]
+    return [row["text"] for row in rows if row["language"] in wanted]
+
+
+def single_words(others: Sequence[str], rows: Sequence[Labelled]) -> list[str]:
+    """Words of the background that the pack does not use."""
+    own = {word.text for row in rows for word in words(row.text)}
+    found = {word.text for text in others for word in words(text) if len(word.text) > 2}
+    strange = sorted(found - own)
+    return random.Random(0).sample(strange, min(SINGLE_WORDS, len(strange)))
 
 
 def train(
@@ -257,9 +273,11 @@ def run(folder: Path, pack: Pack, params: Params | None = None) -> dict[str, flo
     """Writes `<folder>/heads/<pack>.*` beside the trunk that lies in `folder`; its numbers."""
     params = params or Params()
     started = time.process_time()
-    others = [*background(folder, pack.languages), *near_misses(pack)]
+    rows = prepare(pack, params)
+    others = background(folder, pack.languages)
+    others += [*single_words(others, rows), *near_misses(pack)]
     reader = Reader(folder)
-    trained = train(prepare(pack, params), others, reader, pack.languages, params)
+    trained = train(rows, others, reader, pack.languages, params)
     trained.head.entities = spec_of(pack)
     trained.metrics["seconds"] = time.process_time() - started
     trained.head.about = {"pack": pack.digest, "params": params.model_dump()}

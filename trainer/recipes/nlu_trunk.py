@@ -33,6 +33,32 @@ from trainer.batches import Batch, Drawing, Sampler, Task
 from trainer.recipes import intents
 from trainer.utterances import Row, background_rows, datasets, read_rows
 
+CARD = """\
+# nlu: a small bilingual model of what people want
+
+A trunk (words and character n-grams, two transformer layers, 8-bit weights, fp32 arithmetic)
+trained from scratch on English and Russian requests to assistants and services, and a linear head
+for each domain pack. It says the intent of a short utterance, or that it is none of the pack's;
+entities come from the pack's own lists, patterns and resolvers.
+
+It was made for short requests, typed or transcribed. It knows no other language, reads the first
+128 words of a text, and takes what is phrased like nothing in the pack for out of scope.
+
+| measured by `python -m bench quality nlu`, mean of three heads | en | ru |
+|---|---|---|
+| MASSIVE, development rows: intent | 0.863 | 0.851 |
+| the same, a typing mistake in every 20 characters | 0.832 | 0.825 |
+| the same: slots, F1 | 0.767 | 0.743 |
+| packs of 25 / 15 unseen intents, 15 utterances each: accuracy | 0.946 | 0.816 |
+| the same: out of scope found at 5 % false alarms | 0.835 | 0.775 |
+
+The last two rows are of a trunk trained without those intents. What the heads here score is in
+`manifest.json` (`metrics`, by 4-fold cross-validation over templates): accuracy, false alarms,
+share of the background that is told to be out of scope, expected calibration error.
+
+Sources and licences: `datasets` in `manifest.json`. MASSIVE, BANKING77 and NLU++ are under
+CC-BY-4.0, CLINC150 under CC-BY-3.0; `background.jsonl` holds rows of them.
+"""
 SCALE = 16.0  # pooled vectors have unit length: the heads' logits need room
 
 
@@ -255,6 +281,7 @@ def add_heads(out: Path, packs: Sequence[Pack], metrics: dict[str, float]) -> Ma
         numbers = intents.run(out, pack)
         metrics |= {f"{pack.name}.{key}": value for key, value in numbers.items()}
         sources.append(intents.dataset_of(pack))
+    (out / "README.md").write_text(CARD, encoding="utf-8")
     return write_manifest(
         out,
         model="nlu",

@@ -22,6 +22,12 @@ from services.nlu.backends.tagger import Tagger
 
 Floats = NDArray[np.float32]
 
+# At 5 % false alarms a pack of 25 intents of CLINC150 tells CLINC150's own out-of-scope rows in
+# 0.67 / 0.75 / 0.78 of cases with all / 0.6 / 0.3 of the background's score, a pack of 15 intents
+# of MASSIVE its other Russian ones in 0.88 / 0.87 / 0.86, and the bundled packs their background in
+# 0.96 / 0.91 / 0.90.
+BACKGROUND_SHARE = 0.6
+
 
 @dataclass
 class Head:
@@ -54,10 +60,10 @@ class Head:
         return result
 
     def margin(self, scores: Floats) -> Any:
-        """The best intent's score less the background's: in scope from `threshold` on."""
+        """The best intent's score less part of the background's: in scope from `threshold` on."""
         if not self.background:
             return np.full(scores.shape[:-1], np.inf)
-        return scores[..., :-1].max(-1) - scores[..., -1]
+        return scores[..., :-1].max(-1) - BACKGROUND_SHARE * scores[..., -1]
 
     def save(self, folder: Path, domain: str) -> None:
         """Writes the two files of the head."""
