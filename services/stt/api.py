@@ -110,7 +110,7 @@ def add_routes(
             raise NotFound(
                 f"language is one of {', '.join(settings.stt_languages)}",
                 param="language",
-                code="model_not_found",
+                code="language_not_found",
             )
         return language, f"stt-{language}"
 

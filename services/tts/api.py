@@ -81,7 +81,9 @@ def _language(request: SynthesizeRequest, settings: TtsSettings) -> tuple[str, s
     language = request.language or language_of(request.text, languages)
     if language not in languages:
         raise NotFound(
-            f"language is one of {', '.join(languages)}", param="language", code="model_not_found"
+            f"language is one of {', '.join(languages)}",
+            param="language",
+            code="language_not_found",
         )
     return language, f"tts-{language}"
 

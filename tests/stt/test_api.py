@@ -145,7 +145,7 @@ async def test_the_transcript_can_come_as_an_event(client: httpx.AsyncClient, sp
         ({"files": {"sound": ("a.wav", b"x")}}, 400, "file_missing"),
         (audio(wav(np.zeros(31 * RATE, np.float32))), 413, "audio_too_long"),
         (audio(bytes(2_000_000)), 413, "payload_too_large"),
-        ({**audio(b"x"), "params": {"language": "fr"}}, 404, "model_not_found"),
+        ({**audio(b"x"), "params": {"language": "fr"}}, 404, "language_not_found"),
         ({**audio(b"x"), "params": {"domain": "nothing"}}, 404, "domain_not_found"),
         ({**audio(b"x"), "params": {"version": "first"}}, 422, "invalid_value"),
     ],

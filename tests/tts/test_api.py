@@ -91,7 +91,7 @@ async def test_voices_differ(client: httpx.AsyncClient) -> None:
         ({"text": "hi", "speed": 3}, 422, "speed", "invalid_value"),
         ({"text": "hi", "voice": "nobody"}, 422, "voice", "voice_not_found"),
         ({"text": "hi", "format": "opus", "sample_rate": 22050}, 422, "sample_rate", None),
-        ({"text": "hi", "language": "de"}, 404, "language", "model_not_found"),
+        ({"text": "hi", "language": "de"}, 404, "language", "language_not_found"),
         ({"text": "hi", "model": "nope"}, 404, "model", "model_not_found"),
         ({"text": "hi", "version": 99}, 404, None, "version_not_found"),
         ({"text": "hi", "domain": "nope"}, 404, "domain", "domain_not_found"),

@@ -37,8 +37,8 @@ class Backend(Protocol):
     ) -> list[Parsed]:
         """What each text means in a domain; `language` by the text's script when absent.
 
-        Raises `NotFound` (`domain_not_found`), `Unprocessable` for a language that the domain does
-        not speak, `Overloaded`, `DeadlineExceeded` (`deadline` is a `time.monotonic()` value).
+        Raises `NotFound` (`domain_not_found`, `language_not_found`), `Overloaded`,
+        `DeadlineExceeded` (`deadline` is a `time.monotonic()` value).
         """
 
     def close(self) -> None: ...

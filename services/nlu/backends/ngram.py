@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from govor.batching import Batcher, Observe
 from govor.entities import EntityFinder, Found
-from govor.errors import NotFound, Unprocessable
+from govor.errors import NotFound
 from govor.onnx import ModelRefused
 from govor.repository import Version, VersionBroken
 from govor.text import language_of
@@ -82,9 +82,9 @@ class Ngram:
             )
         languages = chosen.head.languages
         if language is not None and language not in languages:
-            raise Unprocessable(
+            raise NotFound(
                 f"{domain} speaks {', '.join(languages)}, not {language}",
-                code="language_not_spoken",
+                code="language_not_found",
                 param="language",
             )
         spoken = [language or language_of(text, languages) for text in texts]
