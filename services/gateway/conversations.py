@@ -128,11 +128,13 @@ class Conversations:
         default_domain: str,
         consent: Consent | None,
         deadline: float,
+        begun_consent: Consent | None = None,
     ) -> AsyncIterator[Conversation]:
         """The conversation, for one turn: change its state and language, then `save`.
 
         `conversation_id` None, or one that is unknown, begins a conversation; `domain` is what the
-        caller asked for, `deadline` a `time.monotonic()`. Raises `NotFound`
+        caller asked for, `deadline` a `time.monotonic()`. `begun_consent` is what a conversation
+        begins with when the caller does not say (the default, when None). Raises `NotFound`
         (`conversation_not_found`) when it is another subject's, `Conflict` when its domain is
         another (`conversation_domain`) or the turn before it does not end (`conversation_busy`).
         """
@@ -142,7 +144,7 @@ class Conversations:
             domain=domain or default_domain,
             language=None,
             subject=subject,
-            consent=consent or self._default_consent,
+            consent=consent or begun_consent or self._default_consent,
             state={},
             version=0,
             created_at=now,

@@ -67,8 +67,7 @@ class Turns:
         """
         since = time.perf_counter()
         request = asked.request
-        if request.domain is not None:
-            self.packs.get(request.domain)
+        begun = self.packs.get(request.domain or self.packs.default)
         async with self.conversations.open(
             request.conversation_id,
             subject=asked.subject,
@@ -76,6 +75,7 @@ class Turns:
             default_domain=self.packs.default,
             consent=request.consent,
             deadline=asked.deadline,
+            begun_consent=begun.consent,
         ) as conversation:
             pack = self.packs.get(conversation.domain)
             language = _language(pack, asked, conversation.language)
@@ -95,7 +95,7 @@ class Turns:
             first.domain,
             first.language,
             first.conversation_id,
-            self.settings.default_consent,
+            "answer",  # the narrowest: which one was given is not known any more
         )
         if emit:
             await _tell_again(first, emit)

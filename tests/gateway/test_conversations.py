@@ -417,3 +417,13 @@ async def test_texts_are_masked_off_the_event_loop(
     await store.feedback(FeedbackRequest(turn_id=turn_id, rating=1, comment="good"), None)
     assert threads
     assert threading.get_ident() not in threads
+
+
+async def test_a_pack_may_say_what_a_conversation_begins_with(store: Conversations) -> None:
+    begun = await say(store, None, begun_consent="store")
+    assert begun.consent == "store"
+    asked = await say(store, begun.id, consent="answer")
+    assert (asked.consent, (await say(store, begun.id, begun_consent="store")).consent) == (
+        "answer",
+        "answer",
+    )
