@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from govor.domains import load_pack
-from govor.errors import NotFound, Unprocessable
+from govor.errors import NotFound
 from govor.repository import Version, VersionBroken, write_manifest
 from govor.templates import pack_lists
 from services.nlu import backends
@@ -88,7 +88,7 @@ def test_unknown_domains_and_languages_are_refused(bundled: Version) -> None:
     model = backends.load(bundled)
     with pytest.raises(NotFound, match=r"trainer\.recipes\.intents --domain parking"):
         asyncio.run(model.understand(["hello"], "parking"))
-    with pytest.raises(Unprocessable, match="not de"):
+    with pytest.raises(NotFound, match="not de"):
         asyncio.run(model.understand(["hello"], "horoscope", "de"))
     model.close()
 

@@ -29,7 +29,7 @@ from govor.config import Settings
 from govor.domains import Pack, load_pack
 from govor.entities import spec_of
 from govor.errors import Conflict
-from govor.repository import MANIFEST, Dataset, Repository, Version, deploy
+from govor.repository import Dataset, Repository, Version, deploy
 from govor.templates import Lists, Template, TemplateError, pack_lists
 from govor.text import words
 from services.nlu.backends.features import Encoded, Features
@@ -294,8 +294,9 @@ def publish(repository: Repository, pack: Pack, params: Params | None = None) ->
         champion = repository.open("nlu", deployment.champion)
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            shutil.copytree(champion.folder, folder, dirs_exist_ok=True)
-            (folder / MANIFEST).unlink()
+            for name in champion.names():
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(champion.path(name), folder / name)
             metrics = run(folder, pack, params)
             version = repository.publish("nlu", folder, **_manifest(champion, pack, metrics))
         try:

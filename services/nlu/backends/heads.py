@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from services.nlu.backends.features import Encoded
 from services.nlu.backends.tagger import Tagger
@@ -87,7 +87,7 @@ class Head:
             "entities": self.entities,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / f"{domain}.safetensors")
+        (folder / f"{domain}.safetensors").write_bytes(save(tensors))
         text = json.dumps(body, ensure_ascii=False, indent=1)
         (folder / f"{domain}.json").write_text(text + "\n", encoding="utf-8")
 
