@@ -19,6 +19,7 @@ from govor.schemas.nlu import Entity
 from govor.schemas.turn import FeedbackRequest, StoredTurn
 from govor.spool import Spool
 from govor.tables import conversation, feedback, idempotency_key, prediction, turn
+from services.gateway import conversations
 from services.gateway.conversations import Conversations
 from services.gateway.rows import Conversation
 from tests.databases import AWAY, KINDS, Server, server
@@ -172,9 +173,14 @@ async def test_a_turn_that_fails_changes_nothing(store: Conversations) -> None:
     assert (await say(store, "c")).state == {"turns": 2}
 
 
-async def test_turns_of_two_processes_follow_one_another(url: str, tmp_path: Path) -> None:
+async def test_turns_of_two_processes_follow_one_another(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What counts here is the order: on a busy machine no turn shall give the database up.
+    for patience in ("_PATIENCE_SECONDS", "_UNKNOWN_PATIENCE_SECONDS", "_BUSY_SECONDS"):
+        monkeypatch.setattr(conversations, patience, 60.0)
     async with process(url, tmp_path / "a") as a, process(url, tmp_path / "b") as b:
-        opened = await asyncio.gather(*(say(store, "c") for store in [a, b] * 10))
+        opened = await asyncio.gather(*(say(store, "c", seconds=60) for store in [a, b] * 10))
         assert sorted(each.state["turns"] for each in opened) == list(range(1, 21))
         stored = await a.get("c", None)
         assert [each.turn_id for each in stored.turns] == [f":c/{n}" for n in range(1, 21)]
