@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from govor.config import Consent
 from govor.errors import DeadlineExceeded, GovorError, Unavailable, from_body
@@ -142,7 +142,7 @@ class Sibling:
         async with self._open(path, call, **content) as answer:
             async with asyncio.timeout(until - time.monotonic()):
                 body = await answer.aread()
-            return model.model_validate_json(body)
+            return self._read(model, body)
 
     async def _call_again(self, path: str, call: Outgoing, model: type[M], **content: Any) -> M:
         """Like `_call`, tried once more when the sibling was not reached, as the budget allows."""
@@ -157,6 +157,12 @@ class Sibling:
         await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS))
         left = replace(call, timeout=until - time.monotonic())
         return await self._call(path, left, model, **content)
+
+    def _read(self, model: type[M], data: str | bytes) -> M:
+        try:
+            return model.model_validate_json(data)
+        except ValidationError:  # it quotes what was answered: what somebody said
+            raise self._unavailable("answered something else") from None
 
     def _unavailable(self, what: str) -> Unavailable:
         return Unavailable(f"{self.name} {what}", code=f"{self.name}_unavailable")
@@ -195,9 +201,9 @@ class GeneratorClient(Sibling):
             async for name, data in events(answer):
                 match name:
                     case "delta":
-                        yield Delta.model_validate_json(data)
+                        yield self._read(Delta, data)
                     case "done":
-                        yield Generation.model_validate_json(data)
+                        yield self._read(Generation, data)
                         return
                     case "error":
                         raise _error_in(data)
@@ -318,8 +324,12 @@ async def _error_of(answer: httpx.Response) -> GovorError:
 
 def _error_in(data: str) -> GovorError:
     """The error of an SSE `error` event, which has no status: told by its type."""
-    body = json.loads(data)
-    return from_body(_STATUS_OF.get(body["error"]["type"], 500), body)
+    try:
+        body = json.loads(data)
+        status = _STATUS_OF.get(body["error"]["type"], 500)
+    except (ValueError, LookupError, TypeError):
+        body, status = None, 500
+    return from_body(status, body)
 
 
 _STATUS_OF = {"overloaded_error": 503, "timeout_error": 504, "invalid_request_error": 400}

@@ -164,6 +164,16 @@ async def test_a_dead_sibling_is_left_alone_for_a_while(
     assert tries == 6
 
 
+async def test_an_answer_of_another_shape_is_no_answer(nlu: Nlu) -> None:
+    async def other(call: Call) -> None:
+        await call.send_json({"text": "hi"})
+
+    nlu.respond = other  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="nlu answered something else") as caught:
+        await of(nlu).nlu.understand(UnderstandRequest(text="hi"), outgoing())
+    assert caught.value.code == "nlu_unavailable"
+
+
 class Generator(Fake):
     pause = 0.0
 
@@ -225,6 +235,18 @@ async def test_an_error_in_a_stream_comes_back(generator: Generator) -> None:
     with pytest.raises(Overloaded, match="no slot"):
         async for _ in of(generator).generator.stream(GenerateRequest(prompt="x"), outgoing()):
             pass
+
+
+@pytest.mark.parametrize("name", ["delta", "done", "error"])
+async def test_an_event_of_another_shape_breaks_the_stream(name: str) -> None:
+    async def wire(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=f"event: {name}\ndata: [1]\n\n")
+
+    siblings = connect(URLS, "key", {"generator": httpx.MockTransport(wire)})
+    with pytest.raises(GovorError) as caught:
+        async for _ in siblings.generator.stream(GenerateRequest(prompt="x"), outgoing()):
+            pass
+    assert caught.value.status == (500 if name == "error" else 503)
 
 
 @pytest.mark.parametrize("over", ["in process", "socket"])
