@@ -53,3 +53,9 @@ def test_a_trained_version_names_its_sources(model: str) -> None:
 def test_they_are_small_together() -> None:
     size = sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file())
     assert size <= 40e6, f"{size / 1e6:.1f} MB"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_tells_of_the_machine_that_made_it(model: str) -> None:
+    for path in bundled(model).folder.rglob("*.onnx"):
+        assert b'File "/' not in path.read_bytes()

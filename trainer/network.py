@@ -125,7 +125,17 @@ def export(trunk: Any, centre: Any, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    onnx.save(quantised(program.model_proto), path)
+    onnx.save(stripped(quantised(program.model_proto)), path)
+
+
+def stripped(model: Any) -> Any:
+    """The ONNX model without what the exporter notes of the code it came from: paths and lines of
+    the machine that made it."""
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
+    return model
 
 
 def quantised(model: Any, least: int = 4096) -> Any:
