@@ -23,9 +23,9 @@ from govor.routes import SERVICES
 _TRY = """\
 Govor is ready: open {url} and speak or type, or try
   curl {url}/v1/converse {json} '{{"text": "what do the stars say for leo tomorrow"}}'
-  curl {url}/v1/converse -F audio=@examples/thank-you.flac
+  curl {url}/v1/converse -F audio=@examples/thank-you.flac -F language=en
   curl {url}/v1/synthesize {json} '{{"text": "The stars are kind today."}}' -o speech.wav
-  curl {url}/v1/transcribe -F file=@examples/thank-you.flac"""
+  curl {url}/v1/transcribe -F file=@examples/thank-you.flac -F language=en"""
 _JSON = "-H 'Content-Type: application/json' -d"
 
 
