@@ -31,6 +31,7 @@ class StreamingTransport(httpx.AsyncBaseTransport):
         task = asyncio.create_task(exchange.run(self._app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(exchange.ended)
         try:
             start = await exchange.next_message()
         except BaseException:
@@ -65,6 +66,15 @@ class _Exchange(httpx.AsyncByteStream):
             ended = RuntimeError("the app ended without completing its answer")
         if not self.closed.is_set():
             await self._send_or_leave(ended)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Tells the reader of an app that was cancelled, even before it ran; what waits to be read
+        makes room: the answer is broken."""
+        if task.cancelled():
+            if self._messages.full():
+                while not self._messages.empty():
+                    self._messages.get_nowait()
+            self._messages.put_nowait(RuntimeError("the app was cancelled"))
 
     async def next_message(self) -> Message:
         try:

@@ -135,3 +135,53 @@ async def test_a_read_timeout_is_kept() -> None:
     async with client(app, timeout=0.05) as http:
         with pytest.raises(httpx.ReadTimeout):
             await http.get("/")
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("chunks", [0, 20])
+async def test_closing_the_transport_ends_who_reads(started: bool, chunks: int) -> None:
+    began = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        began.set()
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(chunks):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.sleep(30)
+
+    transport = StreamingTransport(app)
+    http = httpx.AsyncClient(transport=transport, base_url="http://app", timeout=None)
+    reader = asyncio.create_task(http.get("/"))
+    await began.wait()
+    await asyncio.wait_for(transport.aclose(), 1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await asyncio.wait_for(reader, 1)
+
+
+async def test_closing_the_transport_ends_who_just_asked() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        pytest.fail("it ran")
+
+    transport = StreamingTransport(app)
+    request = httpx.Request("GET", "http://app/")
+    reader = asyncio.create_task(transport.handle_async_request(request))
+    closing = asyncio.create_task(transport.aclose())
+    with pytest.raises(httpx.RemoteProtocolError):
+        await asyncio.wait_for(reader, 1)
+    await closing
+
+
+async def test_an_answer_cut_off_while_it_waits_to_be_read_is_broken() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, *[b"x"] * 20)
+
+    transport = StreamingTransport(app)
+    http = httpx.AsyncClient(transport=transport, base_url="http://app", timeout=None)
+    async with http.stream("GET", "/") as answer:
+        chunks = answer.aiter_raw()
+        await anext(chunks)
+        await asyncio.wait_for(transport.aclose(), 1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _ in chunks:
+                pass
