@@ -109,7 +109,7 @@ class Sibling:
         timeout. (No one timeout spans the body: it would cancel whoever reads, wherever it is.)"""
         if not self._breaker.allows():
             raise self._unavailable("is not reached; it is tried again soon")
-        reached = False
+        reached, told = False, True
         try:
             headers = _headers(call, content.pop("headers", {}))
             limits = httpx.Timeout(call.timeout, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS)
@@ -131,10 +131,11 @@ class Sibling:
         except httpx.TransportError as error:
             raise self._unavailable("is not reached" if not reached else "broke off") from error
         except asyncio.CancelledError:
-            reached = True
+            told = reached  # who leaves before the head has learnt nothing of the sibling
             raise
         finally:
-            self._breaker.record(reached)
+            if told:
+                self._breaker.record(reached)
 
     async def _call(self, path: str, call: Outgoing, model: type[M], **content: Any) -> M:
         """The whole answer within the call's timeout."""

@@ -164,6 +164,29 @@ async def test_a_dead_sibling_is_left_alone_for_a_while(
     assert tries == 6
 
 
+async def test_a_caller_who_leaves_says_nothing_of_the_sibling() -> None:
+    hangs = False
+
+    async def wire(request: httpx.Request) -> httpx.Response:
+        if hangs:
+            await asyncio.sleep(30)
+        raise httpx.ConnectError("refused")
+
+    sibling = connect(URLS, "key", {"stt": httpx.MockTransport(wire)}).stt
+    audio = (b"", "audio/wav", TranscribeOptions())
+    for _ in range(4):
+        with pytest.raises(Unavailable, match=r"is not reached$"):
+            await sibling.transcribe(*audio, outgoing())
+    hangs = True
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sibling.transcribe(*audio, outgoing()), 0.02)
+    hangs = False
+    for again in (r"is not reached$", "tried again soon"):
+        with pytest.raises(Unavailable, match=again):
+            await sibling.transcribe(*audio, outgoing())
+
+
 async def test_an_answer_of_another_shape_is_no_answer(nlu: Nlu) -> None:
     async def other(call: Call) -> None:
         await call.send_json({"text": "hi"})
