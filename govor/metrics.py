@@ -24,8 +24,6 @@ from prometheus_fastapi_instrumentator.metrics import Info
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
-OUTCOMES = ("ok", "invalid", "shed", "deadline", "cancelled", "error")
-
 
 class Metrics:
     """What one service counts. Labels are bounded: models, packs and intents that exist."""
