@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 import logging
 import os
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 SPEAK, ADMIN = "speak", "admin"
 SCOPES = frozenset({SPEAK, ADMIN})
 RELOAD_SECONDS = 10.0
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,11 @@ def read_keys(path: Path) -> list[KeyRow]:
                 f"GOVOR_KEYS_FILE: {path}, line {number}: unknown scope {min(unknown)!r}"
             )
         digest = key.removeprefix("sha256:").lower() if key[:7] == "sha256:" else digest_of(key)
+        if not _DIGEST.fullmatch(digest):
+            raise ConfigurationError(
+                f"GOVOR_KEYS_FILE: {path}, line {number}: expected 64 hexadecimal digits "
+                "after sha256:"
+            )
         rows.append(KeyRow(name, digest, tuple(scopes.split(","))))
     return rows
 

@@ -8,6 +8,7 @@ app and stop with it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -39,6 +40,8 @@ from govor.errors import (
 )
 from govor.keys import ADMIN, SPEAK, Keyring, KeyTable, Principal, secret
 from govor.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 PUBLIC = ("/healthz", "/readyz", "/version", "/docs", "/docs/", "/openapi.json")
 """Paths that need no key in any service."""
@@ -186,7 +189,8 @@ def _add_documents(app: FastAPI, document: Path | None) -> None:
 
 @asynccontextmanager
 async def _running(parts: Mapping[str, Part]) -> AsyncIterator[None]:
-    """Starts all parts together; stops, in the other order, those that started."""
+    """Starts all parts together; stops, in the other order, those that started. What a `stop`
+    raises is logged."""
     tasks = {name: asyncio.create_task(part.start()) for name, part in parts.items()}
     try:
         await asyncio.gather(*tasks.values())
@@ -197,7 +201,10 @@ async def _running(parts: Mapping[str, Part]) -> AsyncIterator[None]:
         ends = dict(zip(tasks, await _ends(tasks.values()), strict=True))
         for name, part in reversed(list(parts.items())):
             if ends[name] is None:
-                await part.stop()
+                try:
+                    await part.stop()
+                except Exception:
+                    log.exception("part %s did not stop well", name)
 
 
 async def _ends(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException | None]:

@@ -40,6 +40,7 @@ class Fragile:
 
     def __init__(self, *, error: Exception | None = None, ready: bool = True) -> None:
         self.error, self.works, self.stopped = error, ready, False
+        self.stuck: Exception | None = None
 
     async def start(self) -> None:
         await asyncio.sleep(0)
@@ -48,6 +49,8 @@ class Fragile:
 
     async def stop(self) -> None:
         self.stopped = True
+        if self.stuck is not None:
+            raise self.stuck
 
     def ready(self) -> tuple[bool, str]:
         return self.works, "works" if self.works else "broken"
@@ -106,6 +109,19 @@ async def test_a_part_that_does_not_start_stops_the_others(settings: Settings) -
             pytest.fail("it started")
     assert good.stopped
     assert not bad.stopped
+
+
+async def test_a_part_that_does_not_stop_well_is_logged_and_the_others_stop(
+    settings: Settings, running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, last = Fragile(), Fragile()
+    last.stuck = OSError("the disk is full")
+    app = create_service("nlu", settings, description="", parts={"first": first, "last": last})
+    async with running(app):
+        pass
+    assert first.stopped
+    assert last.stopped
+    assert "part last did not stop well" in caplog.text
 
 
 async def test_unknown_paths_and_methods_have_the_error_shape(
@@ -306,6 +322,8 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     [
         ("app speak", "line 1: expected"),
         ("ok speak k\napp fly key", "line 2: unknown scope 'fly'"),
+        ("ok speak k\napp speak sha256:abc", "line 2: expected 64 hexadecimal digits"),
+        (f"app speak sha256:{'é' * 64}", "line 1: expected 64 hexadecimal digits"),
         (None, "cannot be read"),
     ],
 )
