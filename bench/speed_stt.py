@@ -7,9 +7,13 @@ by `POST /v1/transcribe` of the service on a port of its own.
 from __future__ import annotations
 
 import io
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+
+# As the worker processes have it: numpy's threads cost more than they gain on such small matrices.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import httpx
 import soundfile
