@@ -276,5 +276,6 @@ def record_deployment(url: str, change: Mapping[str, Any]) -> None:
     try:
         with transaction(url) as connection:
             connection.execute(insert(deployment_event), row)
-    except DBAPIError as error:
-        log.error("deployment of %s not recorded (%s): %s", change["model"], error.orig, after)
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        log.error("deployment of %s not recorded (%s): %s", change["model"], reason, after)

@@ -205,6 +205,16 @@ def test_a_deployment_does_not_need_the_database(
     assert "deployment of nlu not recorded" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["sqlite:///{}/new/govor.db", "sqlite:///{}/file/govor.db", "?"])
+def test_a_deployment_does_not_need_a_migrated_database(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    change = {"model": "nlu", "before": {}, "after": {"generation": 2}}
+    record_deployment(place.format(tmp_path), change)
+    assert "deployment of nlu not recorded" in caplog.text
+
+
 def test_what_people_said_is_not_readable_by_others(tmp_path: Path) -> None:
     migrate(f"sqlite:///{tmp_path}/govor.db")
     assert (tmp_path / "govor.db").stat().st_mode & 0o077 == 0

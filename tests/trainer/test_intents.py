@@ -90,7 +90,9 @@ def test_publishing_keeps_trunk_and_other_heads_bit_for_bit(
     text = (folder / "domain.yaml").read_text(encoding="utf-8")
     (folder / "domain.yaml").write_text(text.replace("name: horoscope", "name: stars"), "utf-8")
     champion = repository.open("nlu", repository.deployment("nlu").champion or 0)
-    version = intents.publish(repository, load_pack(folder))
+    told: list[dict[str, Any]] = []
+    version = intents.publish(repository, load_pack(folder), record=told.append)
+    assert [event["after"]["champion"] for event in told] == [version.number]
     assert repository.deployment("nlu").champion == version.number == champion.number + 1
     assert version.manifest.parent == champion.number
     assert "stars" in domains_of(version)

@@ -76,7 +76,9 @@ def test_a_third_pack_is_published_beside_the_others(support: Pack, tmp_path: Pa
     run([support], tmp_path / "bundled")
     repository = Repository(tmp_path / "var", tmp_path / "bundled")
     third = support.model_copy(update={"name": "third", "languages": ("en",), "digest": "3"})
-    (version,) = publish(third, repository)
+    told: list[dict[str, object]] = []
+    (version,) = publish(third, repository, told.append)
+    assert [event["model"] for event in told] == ["stt-en"]
     assert (version.model, version.number, version.manifest.parent) == ("stt-en", 2, 1)
     assert repository.deployment("stt-en").champion == 2
     assert repository.deployment("stt-ru").champion == 1

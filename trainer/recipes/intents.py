@@ -16,8 +16,9 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from govor.config import Settings
+from govor.database import record_deployment
 from govor.domains import Pack, load_pack
 from govor.entities import spec_of
 from govor.errors import Conflict
@@ -285,9 +287,14 @@ def run(folder: Path, pack: Pack, params: Params | None = None) -> dict[str, flo
     return trained.metrics
 
 
-def publish(repository: Repository, pack: Pack, params: Params | None = None) -> Version:
+def publish(
+    repository: Repository,
+    pack: Pack,
+    params: Params | None = None,
+    record: Callable[[dict[str, Any]], None] | None = None,
+) -> Version:
     """Publishes and deploys the champion with a new head for `pack`; all else is copied bit for
-    bit, and again if the champion changed meanwhile."""
+    bit, and again if the champion changed meanwhile. `record` is told of the deployment."""
     while True:
         deployment = repository.deployment("nlu")
         assert deployment.champion is not None
@@ -300,7 +307,7 @@ def publish(repository: Repository, pack: Pack, params: Params | None = None) ->
             metrics = run(folder, pack, params)
             version = repository.publish("nlu", folder, **_manifest(champion, pack, metrics))
         try:
-            deploy(repository, "nlu", {"champion": version.number}, deployment.generation)
+            deploy(repository, "nlu", {"champion": version.number}, deployment.generation, record)
         except Conflict:
             continue
         return version
@@ -338,7 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domains", type=Path, default=settings.domains_folder)
     options = parser.parse_args(arguments)
     repository = Repository(settings.repository_folder, settings.bundled_folder)
-    version = publish(repository, load_pack(options.domains / options.domain))
+    record = partial(record_deployment, settings.database)
+    version = publish(repository, load_pack(options.domains / options.domain), record=record)
     numbers = {k: round(v, 4) for k, v in version.manifest.metrics.items()}
     print(f"nlu version {version.number} serves; {options.domain}:")
     for key, value in numbers.items():

@@ -11,13 +11,14 @@ import argparse
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from govor.config import Settings
+from govor.database import record_deployment
 from govor.domains import Pack, load_pack, load_packs
 from govor.errors import Conflict
 from govor.repository import Dataset, Repository, Version, deploy, write_manifest
@@ -35,6 +36,9 @@ GENERAL_WORDS, GENERAL_BIGRAMS = 10_000, 100_000
 DOMAIN_WEIGHT = 0.7
 """The domain's share in the mixture: word error rate, held out, 0.743 of the domain's own n-gram;
 0.3 gives 0.799 (two of five folds of the English prompts)."""
+
+Record = Callable[[dict[str, Any]], None]
+"""Is told of a deployment."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _RULES = re.compile(r"^.*?=|<[^>]*>", re.MULTILINE)
@@ -133,11 +137,13 @@ def write(packs: Iterable[Pack], language: str, folder: Path, parent: Version | 
     }
 
 
-def publish(pack: Pack, repository: Repository) -> list[Version]:
+def publish(pack: Pack, repository: Repository, record: Record | None = None) -> list[Version]:
     """A new version with the pack for each of its languages, deployed; again if somebody else
     deployed meanwhile."""
     return [
-        _publish(pack, language, repository) for language in LANGUAGES if language in pack.languages
+        _publish(pack, language, repository, record)
+        for language in LANGUAGES
+        if language in pack.languages
     ]
 
 
@@ -152,7 +158,7 @@ def run(packs: Iterable[Pack], out: Path) -> None:
         write_manifest(folder, model=f"stt-{language}", version=1, **fields)
 
 
-def _publish(pack: Pack, language: str, repository: Repository) -> Version:
+def _publish(pack: Pack, language: str, repository: Repository, record: Record | None) -> Version:
     model = f"stt-{language}"
     while True:
         deployment = repository.deployment(model)
@@ -161,7 +167,7 @@ def _publish(pack: Pack, language: str, repository: Repository) -> Version:
             fields = write([pack], language, Path(folder), champion)
             version = repository.publish(model, Path(folder), **fields)
         try:
-            deploy(repository, model, {"champion": version.number}, deployment.generation)
+            deploy(repository, model, {"champion": version.number}, deployment.generation, record)
         except Conflict:
             continue
         return version
@@ -215,9 +221,8 @@ def main() -> None:
         run(load_packs(settings.domains_folder).values(), options.out)
     elif options.domain:
         pack = load_pack(settings.domains_folder / options.domain)
-        for version in publish(
-            pack, Repository(settings.repository_folder, settings.bundled_folder)
-        ):
+        repository = Repository(settings.repository_folder, settings.bundled_folder)
+        for version in publish(pack, repository, partial(record_deployment, settings.database)):
             print(f"{version.model} version {version.number} serves {pack.name}")
     else:
         parser.error("name a --domain, or a folder to write to with --out")
