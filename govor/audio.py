@@ -79,12 +79,6 @@ def resample(waveform: Waveform, rate: int) -> Waveform:
     return Waveform(soxr.resample(waveform.samples, waveform.rate, rate), rate)
 
 
-def level_dbfs(samples: Samples) -> float:
-    """Root mean square against full scale, in decibels; digital silence is -inf."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    return 10 * float(np.log10(power)) if power > 0 else -np.inf
-
-
 def pcm16(samples: Samples) -> npt.NDArray[np.int16]:
     """16-bit samples; what is louder than full scale is clipped."""
     return np.rint(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)

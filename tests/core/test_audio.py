@@ -18,13 +18,18 @@ from govor.audio import (
     alaw_decode,
     alaw_encode,
     decode,
-    level_dbfs,
     mulaw_decode,
     mulaw_encode,
     pcm16,
     resample,
 )
 from govor.errors import GovorError
+
+
+def level_dbfs(samples: Samples) -> float:
+    """Root mean square against full scale, in decibels; digital silence is -inf."""
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return 10 * float(np.log10(power)) if power > 0 else -np.inf
 
 
 def tone(seconds: float = 0.5, rate: int = 16_000, hertz: float = 440.0) -> Samples:
