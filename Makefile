@@ -40,6 +40,7 @@ check: dev ## format, lint, types, fast tests of the shared library
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m govor.domains check domains/*/
 	$(BIN)/pytest -q tests/test_imports.py tests/core -m "not slow"
 
 test: dev ## all tests but the slow ones
