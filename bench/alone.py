@@ -1,4 +1,4 @@
-"""One service as a process of its own, pinned to one core, for as long as a benchmark needs it."""
+"""One service as a process of its own, for as long as a benchmark needs it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,14 +19,27 @@ from govor.config import Settings
 from govor.database import migrate
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A service that runs: where, as which process, and how long it took to get ready."""
+
+    url: str
+    pid: int
+    ready_seconds: float
+
+
 @contextmanager
-def service(name: str, core: int) -> Iterator[str]:
-    """Its URL once it is ready. Raises `RuntimeError` when it does not become so."""
+def service(name: str, core: int | None = None, ready: str = "readyz") -> Iterator[Alone]:
+    """The service, pinned to `core` if there is one, once the path `ready` answers 200.
+
+    Raises `RuntimeError` when it does not.
+    """
     with socket.socket() as probe, tempfile.TemporaryDirectory() as var:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
         migrate(Settings(var=Path(var)).database)
+        since = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "services", name],
             env=os.environ
@@ -34,17 +48,18 @@ def service(name: str, core: int) -> Iterator[str]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            os.sched_setaffinity(process.pid, {core})
+            if core is not None:
+                os.sched_setaffinity(process.pid, {core})
             url = f"http://127.0.0.1:{port}"
-            _await_ready(f"{url}/readyz", process)
-            yield url
+            _await(f"{url}/{ready}", process)
+            yield Alone(url, process.pid, time.monotonic() - since)
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1000):
+def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(3000):
         if process.poll() is not None:
             break
         try:
@@ -52,5 +67,5 @@ def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.02)
+        time.sleep(0.01)
     raise RuntimeError("the service did not become ready")

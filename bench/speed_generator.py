@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 from tokenizers import Tokenizer
 
+from bench.alone import service
 from govor.config import Settings
-from govor.database import migrate
 from govor.onnx import open_session
 from govor.repository import Repository, Version
 from services.generator.backends.config import DecoderConfig
@@ -60,7 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     core = max(os.sched_getaffinity(0))
     alone, served = [], []
     pinned = ThreadPoolExecutor(1, initializer=os.sched_setaffinity, initargs=(0, {core}))
-    with pinned, service(core) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with (
+        pinned,
+        service("generator", core) as own,
+        httpx.Client(base_url=own.url, timeout=60) as client,
+    ):
         for seed in range(WARM + ROUNDS):
             alone.append(pinned.submit(engine.draw, seed).result())
             served.append(stream(client, seed))
@@ -140,44 +139,6 @@ def stream(client: httpx.Client, seed: int) -> Run:
                 data = line.removeprefix("data: ")
     tokens = json.loads(data)["usage"]["completion_tokens"]
     return Run(tokens, first, time.perf_counter() - began)
-
-
-@contextmanager
-def service(core: int) -> Iterator[str]:
-    """The generator as a process of its own on one core: its URL once it is ready."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as var:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        migrate(Settings(var=Path(var)).database)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services", "generator"],
-            env=os.environ
-            | {"GOVOR_VAR": var, "GOVOR_PORT": str(port), "GOVOR_METRICS_PORT": "0"}
-            | {"GOVOR_RATE_LIMIT_PER_MINUTE": "0", "GOVOR_LOG_LEVEL": "WARNING"},
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            os.sched_setaffinity(process.pid, {core})
-            url = f"http://127.0.0.1:{port}"
-            _await(f"{url}/readyz", process)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _await(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1000):
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise RuntimeError("the service did not become ready")
 
 
 def _speed(runs: Sequence[Run]) -> float:

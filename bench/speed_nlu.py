@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     cores = os.sched_getaffinity(0)
     core = max(cores)
     bare, served = [], []
-    with service("nlu", core) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with service("nlu", core) as own, httpx.Client(base_url=own.url, timeout=60) as client:
         for turn in range(WARM + ROUNDS):
             text = texts[turn % len(texts)]
             os.sched_setaffinity(0, {core})
