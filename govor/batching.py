@@ -17,8 +17,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from govor.errors import DeadlineExceeded, Overloaded, Unavailable
 
-I = TypeVar("I")  # noqa: E741  the item of a request
-O = TypeVar("O")  # noqa: E741  its output
+Item = TypeVar("Item")
+Output = TypeVar("Output")
 
 
 class Observe(Protocol):
@@ -28,15 +28,15 @@ class Observe(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting(Generic[I, O]):
-    item: I
+class _Waiting(Generic[Item, Output]):
+    item: Item
     length: int
-    future: asyncio.Future[O]
+    future: asyncio.Future[Output]
     deadline: float | None
     since: float
 
 
-class Batcher(Generic[I, O]):
+class Batcher(Generic[Item, Output]):
     """One worker thread that runs a model on what waits for it.
 
     `run` takes up to `max_batch` items and returns as many outputs, in the same order; an exception
@@ -46,12 +46,12 @@ class Batcher(Generic[I, O]):
 
     def __init__(
         self,
-        run: Callable[[list[I]], Sequence[O]],
+        run: Callable[[list[Item]], Sequence[Output]],
         *,
         name: str,
         max_batch: int = 32,
         max_queued: int = 512,
-        length: Callable[[I], int] = lambda _: 0,
+        length: Callable[[Item], int] = lambda _: 0,
         observe: Observe | None = None,
     ) -> None:
         self._run = run
@@ -59,7 +59,7 @@ class Batcher(Generic[I, O]):
         self._observe = observe
         self.max_batch = max_batch
         self.max_queued = max_queued
-        self._queue: list[_Waiting[I, O]] = []
+        self._queue: list[_Waiting[Item, Output]] = []
         self._drained = 0
         self._wake = threading.Condition()
         self._closed = False
@@ -74,7 +74,7 @@ class Batcher(Generic[I, O]):
         """How many requests wait; those in the running batch are not counted."""
         return len(self._queue) + self._drained
 
-    async def submit(self, item: I, deadline: float | None = None) -> O:
+    async def submit(self, item: Item, deadline: float | None = None) -> Output:
         """The output for one item. `deadline` is a `time.monotonic()` value.
 
         Raises `Overloaded` (`queue_full`) at once when `max_queued` requests wait,
@@ -83,7 +83,9 @@ class Batcher(Generic[I, O]):
         """
         return await self._enqueue([item], deadline)[0]
 
-    async def submit_many(self, items: Sequence[I], deadline: float | None = None) -> list[O]:
+    async def submit_many(
+        self, items: Sequence[Item], deadline: float | None = None
+    ) -> list[Output]:
         """The outputs for several items of one request, which count one by one in the queue."""
         return list(await asyncio.gather(*self._enqueue(items, deadline)))
 
@@ -95,7 +97,9 @@ class Batcher(Generic[I, O]):
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _enqueue(self, items: Sequence[I], deadline: float | None) -> list[asyncio.Future[O]]:
+    def _enqueue(
+        self, items: Sequence[Item], deadline: float | None
+    ) -> list[asyncio.Future[Output]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         waiting = [
             _Waiting(item, self._length(item), loop.create_future(), deadline, now)
@@ -111,7 +115,7 @@ class Batcher(Generic[I, O]):
         return [entry.future for entry in waiting]
 
     def _work(self) -> None:
-        drained: list[_Waiting[I, O]] = []
+        drained: list[_Waiting[Item, Output]] = []
         try:
             while drained := self._drain():
                 for start in range(0, len(drained), self.max_batch):
@@ -123,7 +127,7 @@ class Batcher(Generic[I, O]):
                 left, self._queue = self._queue, []
             _deliver([(entry, None, _ended()) for entry in (*drained, *left)])
 
-    def _drain(self) -> list[_Waiting[I, O]]:
+    def _drain(self) -> list[_Waiting[Item, Output]]:
         """All that waits, sorted by length; nothing once closed and empty."""
         with self._wake:
             while not self._queue and not self._closed:
@@ -132,10 +136,10 @@ class Batcher(Generic[I, O]):
             self._drained = len(drained)
         return sorted(drained, key=lambda entry: entry.length)
 
-    def _answer(self, entries: list[_Waiting[I, O]]) -> None:
+    def _answer(self, entries: list[_Waiting[Item, Output]]) -> None:
         formed = time.monotonic()
         batch = []
-        answers: list[tuple[_Waiting[I, O], O | None, Exception | None]] = []
+        answers: list[tuple[_Waiting[Item, Output], Output | None, Exception | None]] = []
         for entry in entries:
             if entry.future.cancelled():
                 continue
