@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     """The writable model repository, looked up before the bundled one; `<var>/models`."""
     database_url: str | None = None
     """SQLAlchemy URL, SQLite or PostgreSQL (`postgresql+psycopg://`); `<var>/govor.db`."""
+    broker_url: str | None = None
+    """Redis that wakes the trainer's workers up (`redis://`); a folder, `<var>/broker`."""
+    lake: Path | None = None
+    """Where dataset versions are kept; `<var>/lake`."""
     domains: Path | None = None
     """The folder of domain packs; `<home>/domains`."""
     domain: str = "horoscope"
@@ -113,6 +117,10 @@ class Settings(BaseSettings):
     @property
     def repository_folder(self) -> Path:
         return self.model_repository or self.var_folder / "models"
+
+    @property
+    def lake_folder(self) -> Path:
+        return self.lake or self.var_folder / "lake"
 
     @property
     def bundled_folder(self) -> Path:

@@ -50,7 +50,7 @@ from govor.tables import api_key, deployment_event
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REVISION = "0001"
+REVISION = "0002"
 """The Alembic revision this code was written for; a test compares it with the scripts."""
 
 _MIGRATION_LOCK = 0x676F766F72  # "govor": the key of PostgreSQL's advisory lock
@@ -265,14 +265,23 @@ def read_api_keys(connection: Connection) -> list[KeyRow]:
     return [KeyRow(row.name, row.digest, tuple(row.scopes), row.expires_at) for row in rows]
 
 
-def record_deployment(url: str, change: Mapping[str, Any]) -> None:
-    """Write down a deployment that took effect: its `model`, what was `before` and is `after`.
+def record_deployment(
+    url: str, change: Mapping[str, Any], actor: str = "trainer", reason: str | None = None
+) -> None:
+    """Write down a deployment that took effect: its `model`, what was `before` and is `after`,
+    who did it and what for.
 
     Synchronous, with a connection of its own: `govor.repository.deploy` is called a few times a
     day, by commands too. Files serve, tables explain: without a database the log has to do.
     """
     after = change["after"]
-    row = {"at": datetime.now(UTC), "generation": after["generation"], **change}
+    row = {
+        "at": datetime.now(UTC),
+        "generation": after["generation"],
+        "actor": actor,
+        "reason": reason,
+        **change,
+    }
     try:
         with transaction(url) as connection:
             connection.execute(insert(deployment_event), row)

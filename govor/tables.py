@@ -180,5 +180,139 @@ deployment_event = Table(
     Column("generation", Integer, nullable=False),
     Column("before", JSON, nullable=False),
     Column("after", JSON, nullable=False),
+    # Who did it (the name of a key, "trainer" ...) and what for ("job 4f1c", "rollback").
+    Column("actor", Clean, nullable=False),
+    Column("reason", Clean),
     Index("deployment_event_model", "model", "generation"),
+)
+
+# What is to be trained and how far it is. The queue in Redis only wakes a worker up.
+job = Table(
+    "job",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("recipe", Clean, nullable=False),
+    Column("domain", Clean),
+    Column("dataset", Clean),
+    Column("params", JSON, nullable=False),
+    Column("queue", Clean, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", Clean, nullable=False),
+    Column("idempotency_key", Clean),
+    Column("requested_by", Clean, nullable=False),
+    Column("reason", Clean),
+    Column("retry_of", Clean),
+    Column("starts", Integer, nullable=False),
+    # A worker holds a running job by its token; whoever lost the lease writes no more.
+    Column("lease_token", Clean),
+    Column("lease_until", Instant),
+    Column("worker", Clean),
+    Column("device", Clean),
+    Column("device_reason", Clean),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("progress", JSON(none_as_null=True)),
+    Column("result", JSON(none_as_null=True)),
+    Column("error", Clean),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Index("job_state", "state", "queue", "priority"),
+    Index("job_created_at", "created_at"),
+)
+_live = job.c.state.in_(("queued", "running"))
+Index(
+    "job_live_key", job.c.idempotency_key, unique=True, sqlite_where=_live, postgresql_where=_live
+)
+
+job_log = Table(
+    "job_log",
+    metadata,
+    Column("job_id", ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("line", Clean, nullable=False),
+    PrimaryKeyConstraint("job_id", "number"),
+)
+
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", Clean, primary_key=True),
+    Column("cron", Clean, nullable=False),
+    Column("recipe", Clean, nullable=False),
+    Column("domain", Clean),
+    Column("params", JSON, nullable=False),
+    Column("queue", Clean, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+# One row a moment at which a schedule was due: two that tick at once start one job.
+run = Table(
+    "run",
+    metadata,
+    Column("schedule", ForeignKey("schedule.name", ondelete="CASCADE"), nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("job_id", Clean, nullable=False),
+    PrimaryKeyConstraint("schedule", "due_at"),
+)
+
+dataset_version = Table(
+    "dataset_version",
+    metadata,
+    Column("name", Clean, nullable=False),
+    Column("digest", Clean, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("sources", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    PrimaryKeyConstraint("name", "digest"),
+)
+
+model_version = Table(
+    "model_version",
+    metadata,
+    Column("model", Clean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", Clean, nullable=False),  # published, rejected
+    Column("recipe", Clean, nullable=False),
+    Column("domain", Clean),
+    Column("parent", Integer),
+    Column("job_id", Clean),
+    Column("dataset_digest", Clean),
+    Column("metrics", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    PrimaryKeyConstraint("model", "version"),
+)
+
+# What a version scored on a frozen set: at its gate, and whenever the champion is looked at again.
+evaluation = Table(
+    "evaluation",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("model", Clean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("domain", Clean),
+    Column("language", Clean),
+    Column("dataset_digest", Clean, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("job_id", Clean),
+    Index("evaluation_model", "model", "domain", "at"),
+)
+
+gate_decision = Table(
+    "gate_decision",
+    metadata,
+    Column("id", Clean, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("job_id", Clean, nullable=False),
+    Column("model", Clean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("champion", Integer),
+    Column("passed", Boolean, nullable=False),
+    # Each with name, value, limit, passed, reason.
+    Column("checks", JSON, nullable=False),
+    Index("gate_decision_model", "model", "version"),
+    Index("gate_decision_job", "job_id"),
 )
