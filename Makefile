@@ -6,7 +6,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SERVICES := stt,nlu,generator,tts,gateway,cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup trainer dev run models check test test-all bench quality docs clean
+.PHONY: help setup trainer dev run models check test test-all test-compose bench quality docs up clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +43,14 @@ check: dev ## format, lint, types, fast tests of the shared library
 	$(BIN)/python -m govor.domains check domains/*/
 	$(BIN)/pytest -q tests/test_imports.py tests/core -m "not slow"
 
-test: dev ## all tests but the slow ones
+test: dev ## all tests but the slow ones (chaos: make test-all; containers: make test-compose)
 	$(BIN)/pytest -m "not slow and not docker and not gpu"
 
 test-all: dev ## the slow ones too
 	$(BIN)/pytest -m "not docker and not gpu"
+
+test-compose: dev ## the real stack: up from nothing, used, broken part by part, down and up
+	$(BIN)/pytest tests/deploy -m "docker"
 
 bench: dev ## speed: ratios against the bare engines, in one run
 	$(BIN)/python -m bench speed
@@ -55,8 +58,13 @@ bench: dev ## speed: ratios against the bare engines, in one run
 quality: dev ## accuracy against the bars
 	$(BIN)/python -m bench quality
 
-docs: dev ## write what is generated: the settings page, the OpenAPI document
+docs: dev ## write what is generated: the settings page, the OpenAPI document, rules, dashboards
 	$(BIN)/python -m services.docs
+	$(BIN)/python -m monitoring
+
+up: ## the stack of containers, on http://127.0.0.1:8080
+	docker compose up --detach --wait
+
 
 clean: ## forget the environment; var/ stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

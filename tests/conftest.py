@@ -19,7 +19,7 @@ from govor.transport import StreamingTransport
 Running = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 
 # What cannot be installed: every other skip is for something that CI has to have.
-MAY_BE_MISSING = ("no collections", "no GPU")
+MAY_BE_MISSING = ("no collections", "no GPU", "no container engine")
 
 
 @pytest.hookimpl(hookwrapper=True)
