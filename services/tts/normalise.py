@@ -39,8 +39,16 @@ UNITS: dict[str, dict[str, tuple[str, str, str, str]]] = {
 }
 HUNDREDTHS = {"$": "¢", "€": "¢", "£": "", "₽": "kopeck"}
 
-_NUMBER = r"\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d+)?"
-_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+# Thousands in groups, which are then marked as Python marks them, 1_500_000. One comma is a decimal
+# point in Russian; spaced groups that begin with + or go on with other digits are a telephone's.
+_COMMAS = r"(?<![\d.,])\d{{1,3}}(?:,\d{{3}}){{{},}}(?!,?\d)"
+_SPACES = r"(?<![\d.,+])(?<!\d )\d{1,3}(?: \d{3}){2,}(?![ -]?\d)"
+_THOUSANDS = {
+    "en": re.compile(f"{_COMMAS.format(1)}|{_SPACES}"),
+    "ru": re.compile(f"{_COMMAS.format(2)}|{_SPACES}"),
+}
+_MARKED = r"\d{1,3}(?:_\d{3})+"
+_NUMBER = rf"(?:{_MARKED}|\d{{1,3}}(?: \d{{3}})+|\d+)(?:[.,]\d+)?"
 _AMOUNT = re.compile(
     rf"(?P<before>[$€£₽])\s?(?P<a>{_NUMBER})(?!\d)"
     rf"|(?<![\d.,])(?P<b>{_NUMBER})\s?(?P<after>[$€£₽%](?!\d)|руб(?:лей|ля|ль|\.)?(?!\w))"
@@ -54,8 +62,8 @@ _DAY_MONTH = {
 }
 _MONTH_DAY = re.compile(rf"\b({'|'.join(MONTHS['en'])}) (\d{{1,2}})(?:st|nd|rd|th)?\b", re.I)
 _ORDINAL = {
-    "en": re.compile(r"\b(\d{1,6})(?:st|nd|rd|th)\b", re.I),
-    "ru": re.compile(r"\b(\d{1,6})-(й|я|е|го|му|м|ю|ой)\b"),
+    "en": re.compile(rf"\b({_MARKED}|\d{{1,6}})(?:st|nd|rd|th)\b", re.I),
+    "ru": re.compile(rf"\b({_MARKED}|\d{{1,6}})-(й|я|е|го|му|м|ю|ой)\b"),
 }
 _RUSSIAN_ENDINGS = {
     "й": ("n", "m"),
@@ -69,9 +77,10 @@ _RUSSIAN_ENDINGS = {
 }
 _PLAIN = re.compile(rf"(?<![\w.,])-?(?:{_NUMBER})(?!\w|[.,]\d)")
 DIGIT_BY_DIGIT = 7
-"""Numbers of this many digits and more are numbers of things (orders, telephones): read singly."""
-LONGEST = 12
-"""Figures, before and after the point, of the longest number that has a name."""
+"""Numbers of this many digits and more, unless in thousands, are those of things (orders,
+telephones): read singly."""
+LONGEST = 15
+"""Figures, before and after the point, of the longest number that has a name: a float holds them."""
 POINT = {"en": "point", "ru": "запятая"}
 
 
@@ -80,6 +89,7 @@ def spoken(text: str, language: str) -> str:
     text = _readable(text)
     if language not in MONTHS:
         return text
+    text = _THOUSANDS[language].sub(lambda match: re.sub("[ ,]", "_", match[0]), text)
     rules: list[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]]] = [
         (_ISO, lambda m, lang: _date(int(m[1]), int(m[2]), int(m[3]), lang) or m[0]),
         (_DOTTED, lambda m, lang: _date(int(m[3]), int(m[2]), int(m[1]), lang) or m[0]),
@@ -90,7 +100,6 @@ def spoken(text: str, language: str) -> str:
         (_PLAIN, lambda m, lang: _number(m[0], lang)),
     ]
     if language == "en":
-        text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
         rules.insert(4, (_MONTH_DAY, lambda m, lang: _day_month(int(m[2]), m[1], lang)))
     for pattern, words in rules:
         text = pattern.sub(lambda match, words=words: words(match, language), text)  # type: ignore[misc]
@@ -138,7 +147,7 @@ def _amount(match: re.Match[str], language: str) -> str:
     figures = match["a"] or match["b"]
     sign = match["before"] or match["after"]
     sign = "₽" if sign.startswith("руб") else sign
-    whole, _, part = re.sub(r"[ \u00a0\u202f]", "", figures).replace(",", ".").partition(".")
+    whole, _, part = re.sub("[ _]", "", figures).replace(",", ".").partition(".")
     if len(whole) > LONGEST:
         return f"{_one_by_one(whole, language)} {UNITS[language][sign][2]}"
     smaller = HUNDREDTHS.get(sign)
@@ -175,14 +184,16 @@ def _ordinal(match: re.Match[str], language: str) -> str:
 
 
 def _number(figures: str, language: str) -> str:
-    figures = re.sub(r"[ \u00a0\u202f]", "", figures).replace(",", ".")
+    marked = "_" in figures
+    figures = re.sub("[ _]", "", figures).replace(",", ".")
     digits = figures.lstrip("-")
     whole, _, part = digits.partition(".")
     if len(digits) > LONGEST or part.startswith("0000"):  # a float of that is printed as 1e-05
         return _one_by_one(digits, language)
-    if not part and (len(whole) >= DIGIT_BY_DIGIT or whole[0] == "0" != whole):
+    singly = len(whole) >= DIGIT_BY_DIGIT and not marked
+    if not part and (singly or whole[0] == "0" != whole):
         return _one_by_one(digits, language)
-    if language == "en" and not part and 1100 <= int(whole) <= 2099:
+    if language == "en" and not part and not marked and 1100 <= int(whole) <= 2099:
         return str(num2words(int(figures), to="year"))
     return str(num2words(float(figures) if part else int(figures), lang=language))
 

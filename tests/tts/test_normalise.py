@@ -21,6 +21,14 @@ from services.tts.normalise import spoken
         ("100% sure 🙂", "one hundred per cent sure"),
         ("at 9:00", "at nine o'clock"),
         ("3.5 litres", "three point five litres"),
+        ("1,500,000 stars", "one million, five hundred thousand stars"),
+        ("-1 500 000", "minus one million, five hundred thousand"),
+        ("$2,000,000.50", "two million dollars fifty cents"),
+        ("2,000,000,000,000", "two trillion"),
+        ("1,500, not 1500", "one thousand, five hundred, not fifteen hundred"),
+        ("the 1,000th", "the one thousandth"),
+        ("1500000", "one five zero zero zero zero zero"),
+        ("8 800 555 35 35", "eight eight zero zero five five five thirty-five thirty-five"),
     ],
 )
 def test_english_figures_become_words(written: str, words: str) -> None:
@@ -37,6 +45,12 @@ def test_english_figures_become_words(written: str, words: str) -> None:
         ("в 18:05", "в восемнадцать ноль пять"),
         ("с 5-го этажа", "с пятого этажа"),
         ("2 руб. сдачи", "два рубля сдачи"),
+        ("1 500 000 звёзд", "один миллион пятьсот тысяч звёзд"),
+        ("1,500,000", "один миллион пятьсот тысяч"),
+        ("1 500 000 руб.", "один миллион пятьсот тысяч рублей"),
+        ("заказ 1500000", "заказ один пять ноль ноль ноль ноль ноль"),
+        ("+7 495 123 45 67", "+семь четыре девять пять один два три сорок пять шестьдесят семь"),
+        ("1,5", "одна целая пять десятых"),
         ("31.02.2026", "31.02.2026"),
     ],
 )
