@@ -33,6 +33,8 @@ _POOL = httpx.Limits(max_connections=64, max_keepalive_connections=8, keepalive_
 _CONNECT_SECONDS = 1.0
 # A sibling that refused this often in a row is left alone for so many seconds.
 _FAILURES, _OPEN_SECONDS = 5, 2.0
+# Of a sample rate in Hz: 8000 to 192000.
+_RATE_FIGURES = range(4, 7)
 # At most one retry in so many calls, after some pause (seconds, drawn up to it).
 _CALLS_A_RETRY, _PAUSE_SECONDS = 10, 0.05
 
@@ -231,9 +233,12 @@ class TtsClient(Sibling):
     async def synthesize(self, request: SynthesizeRequest, call: Outgoing) -> AsyncIterator[Speech]:
         async with self._open("/v1/synthesize", call, **_json(request)) as answer:
             headers = answer.headers
+            rate = headers.get("x-audio-sample-rate", "")
+            if not rate.isdecimal() or len(rate) not in _RATE_FIGURES:
+                raise self._unavailable("answered something else")
             yield Speech(
                 headers.get("content-type", ""),
-                int(headers.get("x-audio-sample-rate", 0)),
+                int(rate),
                 headers.get("x-model", ""),
                 headers.get("x-model-version", ""),
                 headers,

@@ -301,6 +301,17 @@ async def test_speech_comes_in_pieces_and_breaks_visibly(tmp_path: Path, over: s
             await listen(connect(dict.fromkeys(URLS, url), key))
 
 
+@pytest.mark.parametrize("rate", [None, "", "fast", "0", "-8000", "8e3", "9" * 5000])
+async def test_speech_at_no_rate_is_another_answer(rate: str | None) -> None:
+    async def wire(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"x-audio-sample-rate": rate} if rate else {})
+
+    siblings = connect(URLS, "key", {"tts": httpx.MockTransport(wire)})
+    with pytest.raises(Unavailable, match="tts answered something else"):
+        async with siblings.tts.synthesize(SynthesizeRequest(text="hi"), outgoing()):
+            pass
+
+
 async def test_readiness_of_a_sibling(nlu: Nlu) -> None:
     siblings = of(nlu)
     assert await siblings.nlu.ready() == (True, "ready")
