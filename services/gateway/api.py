@@ -54,6 +54,9 @@ def add_routes(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
         `transcript.final`, `understanding`, `reply.delta` (text to append), `audio.delta` (base64
         of the next bytes of one stream in the asked `format`) and `done` (the turn without audio)
         come as soon as there is something to tell.
+
+        `X-Model` and `X-Model-Version` name the models that took part, in order of use, as
+        `versions` does. A stream's head leaves before they are known: it has neither.
         """
         asked, digest = await _read(call, turns.settings)
         emit = call.event if call.wants_events() else None
@@ -68,7 +71,7 @@ def add_routes(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
         if emit:
             await emit("done", _mute(turn))
         else:
-            await call.send_json(turn)
+            await call.send_json(turn, headers=_headers_of(turn))
 
     async def feedback(call: Call) -> None:
         """What a person thinks of a turn, and what would have been right."""
@@ -91,6 +94,10 @@ def add_routes(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
         answers={
             "application/json": Turn,
             "text/event-stream": {"type": "string", "description": "see the description"},
+        },
+        headers={
+            "X-Model": "who answered, separated by commas; absent from a stream",
+            "X-Model-Version": "their versions in the same order",
         },
         examples={"application/json": {"text": "What do the stars say for Leo today?"}},
     )
@@ -207,6 +214,17 @@ def _claim(
 def _mute(turn: Turn) -> Turn:
     """The turn without its audio."""
     return turn.model_copy(update={"reply": turn.reply.model_copy(update={"audio": None})})
+
+
+def _headers_of(turn: Turn) -> dict[str, str]:
+    """Who answered, the pack left out; nobody in a turn that needed no model."""
+    used = [who.rpartition(":") for part, who in turn.versions.items() if part != "pack"]
+    if not used:
+        return {}
+    return {
+        "X-Model": ", ".join(model for model, _, _ in used),
+        "X-Model-Version": ", ".join(version for _, _, version in used),
+    }
 
 
 def _digest(*parts: bytes) -> str:

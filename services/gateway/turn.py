@@ -108,7 +108,8 @@ class Turns:
         finally:
             await speaker.stop()
         reply = first.reply.model_copy(update=_audio(speaker))
-        return first.model_copy(update={"reply": reply})
+        versions = first.versions | errands.versions
+        return first.model_copy(update={"reply": reply, "versions": versions})
 
     def _errands(self, asked: Asked, conversation: Conversation, language: str) -> Errands:
         return Errands(

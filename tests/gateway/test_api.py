@@ -87,6 +87,20 @@ async def test_speech_is_transcribed_and_answered_by_speech(
     assert 0 < turn["timings"]["first_audio"] <= turn["timings"]["total"]
 
 
+async def test_the_models_that_took_part_are_named_in_order(gateway: Gateway) -> None:
+    async with gateway() as client:
+        body = {"reply": ["text", "audio"], "language": "en"}
+        audio = {"audio": ("a.wav", b"0123456789", "audio/wav")}
+        spoken = await client.post("/v1/converse", data=body, files=audio)
+        assert spoken.headers["x-model"] == "stt-en, nlu, generator, tts-en"
+        assert spoken.headers["x-model-version"] == "1, 3, 2, 1"
+        greeting = await client.post("/v1/converse", json={})
+        assert "x-model" not in greeting.headers
+        asked = {"text": "stars leo"}
+        streamed = await client.post("/v1/converse", json=asked, headers=EVENTS)
+        assert "x-model" not in streamed.headers
+
+
 async def test_a_stream_tells_everything_as_it_comes(gateway: Gateway) -> None:
     async with gateway() as client:
         told = await stream(client, text="stars leo", reply=["text", "audio"], format="pcm")
