@@ -80,7 +80,7 @@ DIGIT_BY_DIGIT = 7
 """Numbers of this many digits and more, unless in thousands, are those of things (orders,
 telephones): read singly."""
 LONGEST = 15
-"""Figures, before and after the point, of the longest number that has a name: a float holds them."""
+"""Figures, before and after the point, of the longest number with a name: a float holds them."""
 POINT = {"en": "point", "ru": "запятая"}
 
 
