@@ -6,7 +6,7 @@ a process would be counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -52,7 +52,7 @@ class Metrics:
         )
         self.route_duration = Histogram(
             "http_request_duration_seconds",
-            "Requests to other routes than the verbs.",
+            "Requests by route; a status is its first digit and xx.",
             ("service", "method", "handler", "status"),
             registry=self.registry,
             buckets=_SECONDS,
@@ -70,6 +70,13 @@ class Metrics:
         self.degraded = self._counter(
             "turns_degraded_total", "Turns in which a part did not do its share.", ("part",)
         )
+        self.stage_duration = Histogram(
+            "turn_stage_duration_seconds",
+            "Stages of a turn, `first_audio` and `total` from its beginning.",
+            ("stage",),
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
         self.intents = self._counter("intents_total", "Recognised intents.", ("domain", "intent"))
         self.feedback = self._counter("feedback_total", "Ratings of turns.", ("rating",))
         self.spooled = self._own_counter(
@@ -83,12 +90,21 @@ class Metrics:
         self.requests.labels(self.service, model, outcome).inc()
         self.request_duration.labels(self.service, model).observe(seconds)
 
-    def observe_route(self, info: Info) -> None:
-        """Latency of a FastAPI route, as prometheus-fastapi-instrumentator tells it; verbs count
-        themselves. Its own closures would do, but they lose the label `service`."""
-        self.route_duration.labels(
-            self.service, info.method, info.modified_handler, info.modified_status
-        ).observe(info.modified_duration)
+    def observe_route(self, method: str, route: str, status: str, seconds: float) -> None:
+        """One request to a route, `status` as "2xx"."""
+        self.route_duration.labels(self.service, method, route, status).observe(seconds)
+
+    def observe_info(self, info: Info) -> None:
+        """A FastAPI route, as prometheus-fastapi-instrumentator tells it; verbs tell of themselves.
+        Its own closures would do, but they lose the label `service`."""
+        self.observe_route(
+            info.method, info.modified_handler, info.modified_status, info.modified_duration
+        )
+
+    def observe_turn(self, timings: Mapping[str, float]) -> None:
+        """The seconds that each stage of a turn took."""
+        for stage, seconds in timings.items():
+            self.stage_duration.labels(stage).observe(seconds)
 
     def observe_batch(
         self, model: str, size: int, waits: Sequence[float], run_seconds: float

@@ -106,7 +106,7 @@ def create_service(
     app.state.limiter = None
     app.state.verbs = {}
     app.state.draining = False
-    Instrumentator().add(app.state.metrics.observe_route).instrument(app)
+    Instrumentator().add(app.state.metrics.observe_info).instrument(app)
     app.user_middleware = [*_layers(app, settings, public), *app.user_middleware]
     for kind in (GovorError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)

@@ -95,7 +95,10 @@ class Verb:
         finally:
             await call.close()
             seconds = time.monotonic() - since
-            self.app.state.metrics.observe_request(call.model, outcome, seconds)
+            metrics = self.app.state.metrics
+            metrics.observe_request(call.model, outcome, seconds)
+            status = f"{call.status // 100}xx"
+            metrics.observe_route(scope["method"], self.path, status, seconds)
 
 
 def verb(
@@ -130,6 +133,7 @@ class Call:
         self.deadline = 0.0
         self.model = route.model
         self.gone = False
+        self.status = 499  # nginx's number for a caller who left before the answer
         self._route = route
         self._scope = scope
         self._receive = receive
@@ -291,6 +295,7 @@ class Call:
     async def fail(self, error: GovorError) -> None:
         """Answers with an error: as an event in a stream of events; other streams are cut, so that
         nobody takes half an answer for a whole one."""
+        self.status = error.status  # of a stream that began as 200, too: the metrics' truth
         if self._started is None:
             self._started, self._finished = "application/json", True
             await refuse(error, self._receive if self._body.pending else None, self._send)
@@ -309,6 +314,7 @@ class Call:
 
     async def _head(self, content_type: str, status: int, headers: Mapping[str, str]) -> None:
         self._started = content_type
+        self.status = status
         raw = [(b"content-type", content_type.encode())]
         raw += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})

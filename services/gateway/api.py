@@ -46,6 +46,9 @@ class Accepted(BaseModel):
 
 
 def add_routes(app: FastAPI, turns: Turns, idempotency: Idempotency) -> None:
+    for rating in ("-1", "1"):
+        turns.metrics.feedback.labels(rating)
+
     async def converse(call: Call) -> None:
         """One turn: `{text}`, or a form with `audio`. The bot speaks first when there is neither.
 

@@ -47,6 +47,9 @@ from services.gateway.rows import Conversation
 from services.gateway.settings import GatewaySettings
 from services.gateway.speech import Speaker
 
+PARTS = ("stt", "nlu", "generator", "tts", "action")
+"""What a turn may have to go on without."""
+
 
 @dataclass(frozen=True)
 class Turns:
@@ -58,6 +61,10 @@ class Turns:
     siblings: Siblings
     webhooks: httpx.AsyncClient
     metrics: Metrics
+
+    def __post_init__(self) -> None:
+        for part in PARTS:  # from 0, so that the first one is an increase
+            self.metrics.degraded.labels(part)
 
     async def take(self, asked: Asked, emit: Emit | None) -> Turn:
         """The whole turn, saved; `emit` is told of it as it goes.
@@ -124,6 +131,7 @@ class Turns:
         )
 
     def _count(self, turn: Turn) -> None:
+        self.metrics.observe_turn(turn.timings)
         self.metrics.turns.labels(turn.domain, "api").inc()
         if turn.understanding:
             intent = turn.understanding.intent.name or "none"

@@ -337,16 +337,18 @@ def test_a_bad_file_of_keys_is_a_configuration_error(
         create_app(settings_in(tmp_path, keys_file=path))
 
 
-async def test_routes_and_verbs_are_counted_apart(tmp_path: Path, running: Running) -> None:
+async def test_every_route_is_counted_once_and_models_apart(
+    tmp_path: Path, running: Running
+) -> None:
     app = create_app(settings_in(tmp_path))
     async with running(app) as http:
         await http.post("/v1/say", json={"text": "a"})
         await http.get("/v1/who")
         await http.get("/v1/nothing")
     sample = app.state.metrics.registry.get_sample_value
-    labels = {"service": "nlu", "method": "GET"}
-    for handler, status in (("/v1/who", "2xx"), ("none", "4xx")):
-        counted = {**labels, "handler": handler, "status": status}
+    routes = (("GET", "/v1/who", "2xx"), ("GET", "none", "4xx"), ("POST", "/v1/say", "2xx"))
+    for method, handler, status in routes:
+        counted = {"service": "nlu", "method": method, "handler": handler, "status": status}
         assert sample("http_request_duration_seconds_count", counted) == 1
     model = {"service": "nlu", "model": "nlu"}
     assert sample("model_request_duration_seconds_count", model) == 1

@@ -42,6 +42,12 @@ def counted(app: FastAPI, outcome: str) -> float:
     return app.state.metrics.registry.get_sample_value("model_requests_total", labels) or 0.0
 
 
+def answered(app: FastAPI, route: str, status: str) -> float:
+    labels = {"service": "nlu", "method": "POST", "handler": route, "status": status}
+    name = "http_request_duration_seconds_count"
+    return app.state.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
 def error_of(answer: httpx.Response) -> dict[str, str | None]:
     assert answer.headers["content-type"] == "application/json"
     assert set(answer.json()) == {"error"}
@@ -165,6 +171,7 @@ async def test_work_ends_when_the_caller_goes(http: httpx.AsyncClient, app: Fast
         assert asyncio.get_running_loop().time() - left < 0.2
     await asyncio.sleep(0.02)
     assert counted(app, "cancelled") == 1
+    assert answered(app, "/v1/say", "4xx") == 1
     assert (await http.post("/v1/say", json={"text": "a"})).status_code == 200
 
 
@@ -210,6 +217,7 @@ async def test_an_error_in_a_stream_of_events_is_an_event(
     assert [name for name, _ in got] == ["delta", "error"]
     assert '"overloaded"' in got[1][1]
     assert counted(app, "shed") == 1
+    assert answered(app, "/v1/stream", "5xx") == 1
 
 
 async def test_broken_audio_is_cut_off(http: httpx.AsyncClient) -> None:
