@@ -15,7 +15,7 @@ from govor.keys import KeyRow, secret
 from govor.retention import Retention
 from govor.service import create_service
 from govor.spool import Spool
-from services.gateway import page
+from services.gateway import authorize, page
 from services.gateway.api import add_routes
 from services.gateway.conversations import Conversations
 from services.gateway.idempotency import Idempotency
@@ -55,7 +55,7 @@ def create_app(
         },
         lifespan=clients,
         key_table=storage.keys,
-        public=page.PUBLIC,
+        public=(*page.PUBLIC, *authorize.PUBLIC),
         document=DOCUMENT if DOCUMENT.is_file() else None,
     )
     storage.spooled = app.state.metrics.spooled.inc
@@ -63,6 +63,7 @@ def create_app(
     turns = Turns(settings, packs, storage.conversations, siblings, webhooks, app.state.metrics)
     add_routes(app, turns, storage.idempotency)
     page.add_routes(app)
+    authorize.add_routes(app)
     return app
 
 
