@@ -68,8 +68,14 @@ class Manifest(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     gates: list[dict[str, Any]] = Field(default_factory=list)
     parent: int | None = None
+    job: str | None = None
     licence: str
     created_at: str
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a gate refused it: such a version is kept to be looked at, and never serves."""
+        return any(gate.get("passed") is False for gate in self.gates)
 
 
 class Deployment(BaseModel):
@@ -128,14 +134,25 @@ class Repository:
 
         Raises `NotFound` (`version_not_found`), or `VersionBroken`.
         """
+        return _verified(model, number, self._folder(model, number))
+
+    def manifest(self, model: str, number: int) -> Manifest:
+        """What a version says of itself, without a look at its files: tens of megabytes to digest.
+
+        Raises as `open` does.
+        """
+        return _manifest(model, number, self._folder(model, number))
+
+    def _folder(self, model: str, number: int) -> Path:
         for root in (self.writable, self.bundled):
             folder = root / model / str(number)
             if (folder / MANIFEST).is_file():
-                return _verified(model, number, folder)
+                return folder
         raise NotFound(f"{model} has no version {number}", code="version_not_found")
 
     def deployment(self, model: str) -> Deployment:
-        """What serves; without a deployment file the highest bundled version.
+        """What serves; without a deployment file the highest bundled version, and where none is
+        bundled the highest that no gate refused.
 
         Raises `NotFound` (`model_not_found`) when there is neither, `VersionBroken` for a
         deployment file that cannot be read.
@@ -146,7 +163,11 @@ class Repository:
                 return Deployment.model_validate_json(file.read_bytes())
             except ValidationError as error:
                 raise VersionBroken(f"{file.name} of {model}: {error}") from error
-        numbers = self._numbers(self.bundled / model) or self._numbers(self.writable / model)
+        numbers = self._numbers(self.bundled / model) or {
+            number
+            for number in self._numbers(self.writable / model)
+            if not self.manifest(model, number).rejected
+        }
         if not numbers:
             raise NotFound(f"there is no model {model}", code="model_not_found")
         return Deployment(champion=max(numbers))
@@ -199,7 +220,8 @@ def deploy(
 
     `generation` is the one that the caller has seen; `record` is told of the event (the database's
     `deployment_event`) after the write. Raises `Conflict` (`deployment_changed`) when somebody
-    else wrote in between, `NotFound` for a version that does not exist.
+    else wrote in between, `NotFound` for a version that does not exist, `Conflict`
+    (`version_rejected`) for one that its gate refused.
     """
     root = repository.writable / model
     root.mkdir(parents=True, exist_ok=True)
@@ -216,7 +238,11 @@ def deploy(
             | {"generation": generation + 1, "since": datetime.now(UTC).isoformat()}
         )
         for number in {changed.champion, changed.challenger} - {None}:
-            repository.open(model, int(number or 0))
+            if repository.open(model, int(number or 0)).manifest.rejected:
+                raise Conflict(
+                    f"{model} version {number} did not pass its gate: it is kept, never served",
+                    code="version_rejected",
+                )
         write_atomically(root / DEPLOYMENT, changed.model_dump_json(indent=2).encode())
     if record is not None:
         record({"model": model, "before": current.model_dump(), "after": changed.model_dump()})
@@ -263,13 +289,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _verified(model: str, number: int, folder: Path) -> Version:
+def _manifest(model: str, number: int, folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
         raise VersionBroken(f"{model} version {number}: {error}") from error
     if (manifest.model, manifest.version) != (model, number):
         raise VersionBroken(f"{folder} calls itself {manifest.model} version {manifest.version}")
+    return manifest
+
+
+def _verified(model: str, number: int, folder: Path) -> Version:
+    manifest = _manifest(model, number, folder)
     for name, expected in manifest.files.items():
         _check_name(model, name)
         try:

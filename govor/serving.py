@@ -148,6 +148,8 @@ class Served(Generic[M]):
 
     async def _open(self, number: int) -> Lease[M]:
         version = await asyncio.to_thread(self.repository.open, self.name, number)
+        if version.manifest.rejected:
+            raise VersionBroken(f"{self.name} version {number} did not pass its gate")
         return Lease(version, await asyncio.to_thread(self.load, version))
 
     async def _pin(self, number: int) -> Lease[M]:

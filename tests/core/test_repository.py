@@ -29,12 +29,15 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "var", tmp_path / "bundled")
 
 
-def publish(repository: Repository, tmp_path: Path, word: str) -> int:
+REFUSED = {"gates": [{"name": "accuracy", "passed": False}]}
+
+
+def publish(repository: Repository, tmp_path: Path, word: str, **facts: Any) -> int:
     source = tmp_path / f"source-{word}"
     (source / "heads").mkdir(parents=True)
     (source / "word.txt").write_text(word)
     (source / "heads" / "x.json").write_text("{}")
-    return repository.publish("echo", source, **FACTS).number
+    return repository.publish("echo", source, **FACTS, **facts).number
 
 
 def test_the_highest_bundled_version_serves_when_nothing_is_deployed(
@@ -63,6 +66,30 @@ def test_deploy_refuses_a_stale_generation_and_an_unknown_version(repository: Re
     with pytest.raises(NotFound):
         deploy(repository, "echo", {"champion": 9}, 1)
     assert repository.deployment("echo").generation == 1
+
+
+def test_what_a_gate_refused_is_kept_and_never_deployed(
+    repository: Repository, tmp_path: Path
+) -> None:
+    number = publish(repository, tmp_path, "worse", **REFUSED)
+    assert repository.open("echo", number).manifest.rejected
+    for change in ({"champion": number}, {"challenger": number}):
+        with pytest.raises(Conflict) as refused:
+            deploy(repository, "echo", change, 0)
+        assert refused.value.code == "version_rejected"
+    assert repository.deployment("echo").champion == 1
+    passed = {"gates": [{"name": "accuracy", "passed": True}]}
+    better = publish(repository, tmp_path, "better", **passed)
+    assert deploy(repository, "echo", {"champion": better}, 0).champion == better
+
+
+def test_without_a_deployment_and_bundled_versions_what_was_refused_does_not_serve(
+    tmp_path: Path,
+) -> None:
+    repository = Repository(tmp_path / "var", tmp_path / "none")
+    first = publish(repository, tmp_path, "one")
+    publish(repository, tmp_path, "worse", **REFUSED)
+    assert repository.deployment("echo").champion == first
 
 
 def test_one_of_many_writers_wins(repository: Repository) -> None:

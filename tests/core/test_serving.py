@@ -92,6 +92,25 @@ async def test_a_version_may_be_asked_for(repository: Repository, served: Served
             pass
 
 
+async def test_a_version_that_its_gate_refused_serves_nobody(
+    repository: Repository, served: Served[Word], tmp_path: Path
+) -> None:
+    source = tmp_path / "worse"
+    source.mkdir()
+    (source / "word.txt").write_text("worse")
+    facts = repository.manifest("word", 1).model_dump(include={"backend", "languages", "recipe"})
+    gates = [{"name": "accuracy", "passed": False}]
+    number = repository.publish("word", source, **facts, licence="Apache-2.0", gates=gates).number
+    with pytest.raises(NotFound, match="did not pass its gate"):
+        async with served.acquire(number):
+            pass
+    by_hand = repository.deployment("word").model_copy(update={"champion": number})
+    (repository.writable / "word" / "deployment.json").write_text(by_hand.model_dump_json())
+    await served.refresh()
+    async with served.acquire() as lease:
+        assert lease.model.text == "one"
+
+
 async def test_a_version_asked_for_that_does_not_load_is_unavailable(
     served: Served[Word],
 ) -> None:
