@@ -13,7 +13,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     start_http_server,
 )
 from prometheus_client.metrics_core import Metric
@@ -140,7 +139,7 @@ class Metrics:
 class Merged(Collector):
     """Several registries as one: families of one name become one family."""
 
-    def __init__(self, registries: Iterable[CollectorRegistry]) -> None:
+    def __init__(self, registries: Iterable[Collector]) -> None:
         self._registries = tuple(registries)
 
     def collect(self) -> Iterator[Metric]:
@@ -159,10 +158,9 @@ class Exporter:
     Raises `OSError` when the port is taken; port 0 takes a free one.
     """
 
-    def __init__(self, registries: Iterable[CollectorRegistry], host: str, port: int) -> None:
+    def __init__(self, registries: Iterable[Collector], host: str, port: int) -> None:
         registry = CollectorRegistry()
         registry.register(Merged(registries))
-        ProcessCollector(registry=registry)
         self._server, self._thread = start_http_server(port, host, registry)
         self.port = self._server.server_port
 

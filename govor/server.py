@@ -1,4 +1,7 @@
-"""Runs apps on a port until told to stop: one service alone, or all behind one door."""
+"""Runs apps on a port until told to stop: one service alone, or all behind one door.
+
+`run` is the whole server of a process; under gunicorn `govor.workers` puts the same parts together.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ import logging
 import signal
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from prometheus_client import ProcessCollector
+from prometheus_client.registry import Collector
 from pydantic_core import to_json
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -41,13 +47,11 @@ def run(
     `ready` is told the URL once requests are answered. Raises `ConfigurationError` for a port that
     is taken and for an address that others reach while no key is configured.
     """
-    with (
-        _bound(settings) as listener,
-        _metrics(apps, settings),
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-        contextlib.suppress(asyncio.CancelledError),
-    ):
-        runner.run(_Server(door, apps, settings).serve_until_signal(listener, ready))
+    registries = [app.state.metrics.registry for app in apps]
+    process = ProcessCollector(registry=None)
+    with _bound(settings) as listener, metrics([*registries, process], settings):
+        server = Server(uvicorn.Config(door, **OPTIONS), apps, settings)
+        server.run_until_signal(listener, ready)
 
 
 @contextlib.asynccontextmanager
@@ -113,25 +117,34 @@ class Protocol(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
-class _Server(uvicorn.Server):
+OPTIONS: dict[str, Any] = {
+    "http": Protocol,
+    "lifespan": "off",
+    "access_log": False,  # costs 30-75 % more a request; metrics and our own log tell
+    "log_config": None,
+    "server_header": False,
+    "timeout_graceful_shutdown": DRAIN_SECONDS,
+}
+"""How uvicorn is configured, whoever starts it."""
+
+
+class Server(uvicorn.Server):
     """uvicorn between the lifespans and the signals, which are ours: stopping is no failure."""
 
-    def __init__(self, door: ASGIApp, apps: Sequence[FastAPI], settings: Settings) -> None:
-        config = uvicorn.Config(
-            door,
-            http=Protocol,
-            lifespan="off",
-            access_log=False,  # costs 30-75 % more a request; metrics and our own log tell
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+    def __init__(self, config: uvicorn.Config, apps: Sequence[FastAPI], settings: Settings) -> None:
         super().__init__(config)
         self._apps = apps
         self._settings = settings
         self._main: asyncio.Task[None] | None = None
 
-    async def serve_until_signal(
+    def run_until_signal(self, listener: socket.socket, ready: Callable[[str], None]) -> None:
+        with (
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            contextlib.suppress(asyncio.CancelledError),
+        ):
+            runner.run(self._serve_until_signal(listener, ready))
+
+    async def _serve_until_signal(
         self, listener: socket.socket, ready: Callable[[str], None]
     ) -> None:
         self._main = asyncio.current_task()
@@ -189,10 +202,10 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _metrics(apps: Sequence[FastAPI], settings: Settings) -> Iterator[None]:
-    registries = [app.state.metrics.registry for app in apps]
+def metrics(collectors: Iterable[Collector], settings: Settings) -> Iterator[None]:
+    """Answers `/metrics` meanwhile. Raises `ConfigurationError` for a port that is taken."""
     try:
-        exporter = Exporter(registries, settings.metrics_host, settings.metrics_port)
+        exporter = Exporter(collectors, settings.metrics_host, settings.metrics_port)
     except OSError as error:
         raise ConfigurationError(
             f"GOVOR_METRICS_PORT={settings.metrics_port}: cannot listen on "

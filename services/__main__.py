@@ -11,13 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from fastapi import FastAPI
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from govor import logs, server
 from govor.config import ConfigurationError, Settings
 from govor.database import migrate
-from govor.domains import PackError
+from govor.refusals import refusal
 from govor.routes import SERVICES
 
 _TRY = """\
@@ -44,18 +42,14 @@ def main(arguments: Sequence[str]) -> int:
             migrate(settings.database)
         else:
             run_alone(service, settings)
-    except ValidationError as error:
-        if not error.title.endswith("Settings"):
-            raise
-        return _refuse(_explain(error))
-    except PackError as error:
-        first, *more = str(error).splitlines()
-        others = f" (and {len(more)} more: python -m govor.domains check)" if more else ""
-        return _refuse(f"GOVOR_DOMAINS: {first}{others}")
-    except (ConfigurationError, SettingsError) as error:
-        return _refuse(str(error))
     except KeyboardInterrupt:
         pass
+    except Exception as error:
+        line = refusal(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -88,17 +82,6 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             f"GOVOR_VAR: {settings.var_folder} cannot be made: {error.strerror}"
         ) from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    name = "_".join(str(part) for part in first["loc"]).upper()
-    return f"GOVOR_{name}={first['input']}: {first['msg']}"
-
-
-def _refuse(line: str) -> int:
-    print(f"govor cannot start: {' '.join(line.split())}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import urllib.request
 
+from prometheus_client import ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from govor.metrics import Exporter, Metrics
@@ -15,7 +16,9 @@ def test_several_registries_answer_as_one() -> None:
     nlu.watch_ready("nlu", lambda: (False, "not loaded"))
     nlu.serves("nlu", 1, "ngram")
     nlu.serves("nlu", 2, "ngram")
-    exporter = Exporter([nlu.registry, tts.registry], "127.0.0.1", 0)
+    exporter = Exporter(
+        [nlu.registry, tts.registry, ProcessCollector(registry=None)], "127.0.0.1", 0
+    )
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics", timeout=5) as page:
             text = page.read().decode()
