@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from govor.schemas.jobs import QUEUES, Queue
+
 Consent = Literal["answer", "store", "audio", "train"]
 
 
@@ -86,12 +88,24 @@ class Settings(BaseSettings):
     """Threads of one inference session."""
     spool_max_bytes: int = Field(64 << 20, ge=0)
     """What may wait on disk for a database that is away."""
+    trainer_queues: Annotated[tuple[Queue, ...], NoDecode] = QUEUES
+    """Queues, comma separated, that a worker takes jobs from: `cpu`, `gpu`."""
+    trainer_lease_seconds: float = Field(60.0, gt=0)
+    """How long a job waits for a worker that fell silent, before another may have it."""
+    trainer_tick_seconds: float = Field(15.0, gt=0)
+    """How often the trainer looks for due schedules, lost jobs and lost rings of the doorbell."""
+    trainer_time_limit_seconds: float = Field(21600.0, gt=0)
+    """Longest training; then it is ended, and the job has failed."""
+    trainer_embedded: bool = True
+    """Whether `python -m services` starts the trainer, where it is installed."""
+    trainer_metrics_port: int = Field(8082, ge=0, le=65535)
+    """Port of the metrics of the trainer that `python -m services` starts."""
     log_format: Literal["text", "json"] = "text"
     """One line for people, or one JSON object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least level that is logged."""
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "trainer_queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -121,10 +121,20 @@ def transaction(url: str) -> Iterator[Connection]:
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert the rows whose primary key is not there yet."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    """Insert the rows that no unique key of the table refuses."""
     if rows:
-        connection.execute(dialect.insert(table).on_conflict_do_nothing(), list(rows))
+        connection.execute(_unless_there(connection, table), list(rows))
+
+
+def insert_one(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless a unique key of the table refuses it; whether it is new."""
+    statement = _unless_there(connection, table).execution_options(preserve_rowcount=True)
+    return connection.execute(statement, row).rowcount == 1
+
+
+def _unless_there(connection: Connection, table: Table) -> Any:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
 
 
 Job = tuple["Future[Any]", Callable[[Connection], Any]]

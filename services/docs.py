@@ -91,7 +91,8 @@ def _row(name: str, spec: FieldInfo) -> str:
     bounds = ", ".join(_bound(limit) for limit in spec.metadata if _bound(limit))
     kind = _type(spec.annotation) + (f" ({bounds})" if bounds else "")
     text = " ".join((spec.description or "").split())
-    default = "" if spec.default in (None, (), HOME) else f"`{spec.default}`"
+    given = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+    default = "" if given in (None, "", HOME) else f"`{given}`"
     return f"| `GOVOR_{name.upper()}` | {kind} | {default} | {text} |"
 
 
