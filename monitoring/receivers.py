@@ -1,0 +1,98 @@
+"""Alertmanager's configuration: the gateway always hears of alerts that ask for a retrain, people
+where a file of receivers names some.
+
+Needs PyYAML alone: the one-shot `init` of the compose stack runs it. The file of receivers is
+Alertmanager's own words: `global`, `people` and `watchdog`, both with `email_configs`,
+`slack_configs`, `telegram_configs`, `webhook_configs` and so on. `receivers.example.yaml` shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BASE = Path(__file__).parent / "alertmanager" / "alertmanager.yml"
+SECTIONS = ("global", "people", "watchdog")
+
+# What a person reads; Alertmanager's own texts leave out what to do.
+TEXT = """\
+{{ range .Alerts }}{{ .Status }}: {{ .Annotations.summary }}
+runbook: {{ .Annotations.runbook }}
+panel: {{ .Annotations.panel }}
+command: {{ .Annotations.command }}
+
+{{ end }}"""
+_BODY = {"email_configs": "text", "slack_configs": "text", "telegram_configs": "message"}
+
+
+class BadReceivers(Exception):
+    """What the operator must change in the file of receivers: one line."""
+
+
+def config(receivers: dict[str, Any] | None) -> dict[str, Any]:
+    """The whole configuration. Raises `BadReceivers` for a section that there is not."""
+    whole: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
+    given = receivers or {}
+    if not isinstance(given, dict) or set(given) - set(SECTIONS):
+        raise BadReceivers(f"a file of receivers has {', '.join(SECTIONS)} and nothing else")
+    whole["global"] = whole.get("global", {}) | (given.get("global") or {})
+    for receiver in whole["receivers"]:
+        receiver.update(_with_text(given.get(receiver["name"]) or {}))
+    return whole
+
+
+def render(file: Path, to: Path) -> None:
+    """Writes the configuration, for its owner and group alone; `file` may be missing or empty.
+
+    Raises `BadReceivers`.
+    """
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except yaml.YAMLError as error:
+        raise BadReceivers(f"{file.name} is no YAML: {' '.join(str(error).split())}") from None
+    beside = to.with_suffix(".new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "w") as out:
+        yaml.safe_dump(config(given), out, sort_keys=False, allow_unicode=True)
+    beside.replace(to)
+
+
+def send_test(url: str) -> str:
+    """Puts an alert to the Alertmanager at `url` that goes the way of a page; what to look for.
+
+    Raises `OSError` when nobody answers there. It ends by itself after five minutes.
+    """
+    alert = {
+        "labels": {"alertname": "AlertTest", "severity": "page"},
+        "annotations": {
+            "summary": f"a test at {datetime.now(UTC):%H:%M} UTC, nothing is wrong",
+            "runbook": "docs/runbooks/README.md",
+            "panel": "/grafana/d/govor-overview",
+            "command": "make alert-test",
+        },
+    }
+    request = urllib.request.Request(
+        url.rstrip("/") + "/api/v2/alerts",
+        json.dumps([alert]).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=5):
+        return "sent: within half a minute every receiver under `people` has the alert AlertTest"
+
+
+def _with_text(receiver: dict[str, Any]) -> dict[str, Any]:
+    """The receiver with our text wherever it brings none of its own."""
+    receiver = deepcopy(receiver)
+    for kind, field in _BODY.items():
+        for one in receiver.get(kind) or ():
+            one.setdefault(field, TEXT)
+            if kind == "email_configs":
+                one.setdefault("html", "")
+    return receiver
