@@ -26,9 +26,10 @@ from govor.config import Settings
 from govor.repository import MANIFEST, Repository, Version, write_manifest
 from services.nlu.backends import Parsed
 from services.nlu.backends.ngram import Ngram
-from trainer import batches, collection_head, network, utterances
+from trainer import batches, collection_head, heads, network, utterances
 from trainer.batches import mistype
-from trainer.recipes import intents, nlu_trunk
+from trainer.datasets import Labelled
+from trainer.recipes import nlu_trunk
 from trainer.utterances import Row, plain_row, read_rows, tagged_row
 
 LANGUAGES = ("en", "ru")
@@ -121,7 +122,7 @@ def massive(
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / "1"
             shutil.copytree(version.folder, folder)
-            reader = intents.Reader(folder)
+            reader = heads.Reader(folder)
             head = collection_head.train(train, reader, LANGUAGES, seed)
             head.save(folder / "heads", "massive")
             if noise:
@@ -252,13 +253,13 @@ def packs(folder: Path, data: Path, seeds: int) -> tuple[dict[str, dict[str, lis
     of the pack's own collection, its siblings, are the hardest and shown apart. The background is
     what travels with the trunk.
     """
-    reader, names = intents.Reader(folder), unseen(data)
+    reader, names = heads.Reader(folder), unseen(data)
     train, dev = read_rows(data), _dev_rows(data)
     values: dict[str, dict[str, list[float]]] = {name: {} for name in [*list(BARS)[3:], SIBLINGS]}
     slowest = 0.0
     for language, task in (("en", "clinc150"), ("ru", "massive")):
         mine = set(names[language])
-        others = intents.background(folder, [language])
+        others = heads.background(folder, [language])
         held = [row for row in dev if row.language == language]
         inside = [row for row in held if row.task == task and row.intents[0] in mine]
         outside = [row for row in held if row.task != task or row.intents[0] not in mine]
@@ -266,7 +267,7 @@ def packs(folder: Path, data: Path, seeds: int) -> tuple[dict[str, dict[str, lis
         for seed in range(1, seeds + 1):
             started = time.process_time()
             rows = _few([r for r in train if (r.task, r.language) == (task, language)], mine, seed)
-            head = intents.train(rows, others, reader, [language], intents.Params(seed=seed)).head
+            head = heads.train(rows, others, reader, [language], heads.Params(seed=seed)).head
             slowest = max(slowest, time.process_time() - started)
             scores = _scores(head, reader, [row.text for row in inside])
             best = [head.labels[i] for i in scores[:, :-1].argmax(1)]
@@ -288,20 +289,19 @@ def _dev_rows(data: Path) -> list[Row]:
     return rows
 
 
-def _few(rows: Sequence[Row], names: set[str], seed: int) -> list[intents.Labelled]:
+def _few(rows: Sequence[Row], names: set[str], seed: int) -> list[Labelled]:
     """15 utterances of each intent, drawn by the seed."""
     rng = random.Random(seed)
     few = []
     for name in sorted(names):
         texts = sorted({row.text for row in rows if row.intents[0] == name})
         few += [
-            intents.Labelled(text, name, text)
-            for text in rng.sample(texts, min(UTTERANCES, len(texts)))
+            Labelled(text, name, text) for text in rng.sample(texts, min(UTTERANCES, len(texts)))
         ]
     return few
 
 
-def _scores(head: Any, reader: intents.Reader, texts: Sequence[str]) -> Any:
+def _scores(head: Any, reader: heads.Reader, texts: Sequence[str]) -> Any:
     encoded = [reader.features.encode(text) for text in texts]
     pooled = reader.pooled(encoded)
     return np.stack([head.scores(e, p) for e, p in zip(encoded, pooled, strict=True)])

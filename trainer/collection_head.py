@@ -15,7 +15,7 @@ from services.nlu.backends.heads import Head
 from services.nlu.backends.tagger import Tagger, allowed_steps, with_neighbours
 from services.nlu.backends.trunk import Read
 from trainer.batches import Drawing, Sampler, Task
-from trainer.recipes.intents import Reader
+from trainer.heads import Reader
 from trainer.utterances import Row
 
 Floats = NDArray[np.float32]

@@ -4,6 +4,7 @@
 Schema of its files for editors. `docs/packs.md` says what may be in them.
 """
 
+from govor.domains.evaluation import Evaluation, load_evaluation
 from govor.domains.flows import Collect, walk
 from govor.domains.loading import load_pack, load_packs
 from govor.domains.model import Dialogue, DialogueTurn, EntitySpec
@@ -17,10 +18,12 @@ __all__ = [
     "Dialogue",
     "DialogueTurn",
     "EntitySpec",
+    "Evaluation",
     "Pack",
     "PackError",
     "Prompt",
     "Safety",
+    "load_evaluation",
     "load_pack",
     "load_packs",
     "walk",

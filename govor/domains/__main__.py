@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from govor.domains.evaluation import load_evaluation
 from govor.domains.loading import FILES, load_pack
 from govor.domains.source import PackError
 
@@ -29,6 +30,7 @@ def check(folders: list[Path]) -> int:
     for folder in folders:
         try:
             pack = load_pack(folder)
+            load_evaluation(folder, pack)
         except PackError as error:
             print(error, file=sys.stderr)
             wrong = 1

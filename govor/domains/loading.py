@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, RootModel
 
 from govor.domains.checks import Sources, check
+from govor.domains.evaluation import FOLDER as EVALUATION
+from govor.domains.evaluation import Evaluation
 from govor.domains.flows import Flow
 from govor.domains.model import (
     Dialogue,
@@ -60,6 +62,7 @@ FILES: dict[str, type[BaseModel]] = {
     "menus.yaml": Menus,
     "safety.yaml": SafetyFile,
     "tests/*.yaml": Dialogues,
+    f"{EVALUATION}/*.yaml": Evaluation,
 }
 """What a pack may hold, and the model of each file; `prompts/` and `corpus/` are plain text."""
 
@@ -108,11 +111,13 @@ def load_pack(folder: Path) -> Pack:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files."""
+    """SHA-256 over the names and bytes of all files but the frozen sets, which only judge."""
     total = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        name = path.relative_to(folder)
+        if name.parts[0] != EVALUATION:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            total.update(f"{name.as_posix()}\0{content}\n".encode())
     return total.hexdigest()
 
 

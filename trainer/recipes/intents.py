@@ -1,341 +1,372 @@
-"""A domain's head of the `nlu` model, from the pack's utterances and the trunk's background rows.
+"""One retrain of the `nlu` model, whole: a pack's head on the champion's trunk.
 
-One linear SVM over hashed TF-IDF and the trunk's vector, with the background as a class of its own;
-seconds on one core, the trunk untouched.
+Rows -> dataset version -> head -> evaluation beside the champion -> gate -> published version ->
+champion. Seconds on one core; the trunk and the other packs' heads are copied bit for bit.
 
     python -m trainer.recipes.intents --domain parking
 
-publishes a version in which only this domain's head is new, and deploys it.
+does it here and now, `POST /v1/trainings` through the queue.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
+import contextlib
 import shutil
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel
+from sqlalchemy.engine import Connection
 
+from govor import registry
 from govor.config import Settings
-from govor.database import record_deployment
-from govor.domains import Pack, load_pack
-from govor.entities import spec_of
+from govor.database import REVISION, insert_new, read_revision, record_deployment, transaction
+from govor.domains import Pack, load_evaluation, load_pack
 from govor.errors import Conflict
 from govor.repository import Dataset, Repository, Version, deploy
-from govor.templates import Lists, Template, TemplateError, pack_lists
-from govor.text import words
-from services.nlu.backends.features import Encoded, Features
+from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from services.nlu.backends.heads import Head
-from services.nlu.backends.trunk import Read, Trunk
+from trainer import datasets, gates
+from trainer.context import Context, Task
+from trainer.datasets import DatasetVersion, Labelled
+from trainer.evaluation import Answers, answer, frozen, held_out, records
+from trainer.gates import Check
+from trainer.heads import Params, Reader, dataset_of, learn
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
-Floats = NDArray[np.float32]
-MAX_VALUES = 200  # of one entity, as sentences of their own
-SINGLE_WORDS = 300  # of the background, as rows of their own: one word is often all that is heard
-
-
-class Params(BaseModel):
-    """What a head depends on beside pack and trunk."""
-
-    seed: int = 1
-    samples: int = 60
-    """Sentences drawn an intent and language, over its templates."""
-    trunk_weight: float = 0.7
-    c: float = 0.5
-    folds: int = 4
-    false_alarms: float = 0.05
-    """Share of the pack's own utterances, held out, that the threshold gives up."""
+MODEL = "nlu"
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A sentence of an intent; sentences of one `group` (a template) stay in one fold."""
+class Work:
+    """What a retrain is made of: it stays the same when the champion changes under it."""
 
-    text: str
-    intent: str
-    group: str
+    task: Task
+    params: Params
+    settings: Settings
+    repository: Repository
+    pack: Pack
+    dataset: DatasetVersion
+    frozen: DatasetVersion | None
+
+    @property
+    def judged_on(self) -> DatasetVersion:
+        return self.frozen or self.dataset
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A head and what its cross-validation said."""
+class Candidate:
+    """A head in its folder, what it answered, and the checks of its gate. `champion`: what the
+    version that it is to follow answered, where the two can be compared."""
 
-    head: Head
-    metrics: dict[str, float]
+    folder: Path
+    parent: Version
+    learnt: dict[str, float]
+    answers: Answers
+    champion: Answers | None
+    checks: list[Check]
 
-
-class Reader:
-    """Texts as the classifier sees them, through the files of a model version."""
-
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self.features = Features.load(folder / "features.json")
-        self.trunk = Trunk(folder / "trunk.onnx", threads)
-
-    def matrix(self, texts: Sequence[str], trunk_weight: float) -> csr_matrix:
-        """[texts, buckets + pooled]: TF-IDF of unit length, the trunk's vector times its weight."""
-        from scipy.sparse import csr_matrix, hstack
-
-        encoded = [self.features.encode(text) for text in texts]
-        pooled = self.pooled(encoded) * np.float32(trunk_weight)
-        ends = np.cumsum([0, *(len(text.buckets) for text in encoded)])
-        buckets = np.concatenate([text.buckets for text in encoded])
-        weights = np.concatenate([text.weights for text in encoded])
-        shape = (len(texts), len(self.features.idf))
-        sparse = csr_matrix((weights, buckets, ends), shape=shape)
-        return csr_matrix(hstack([sparse, csr_matrix(pooled)]))
-
-    def read(self, texts: Sequence[str]) -> list[Read]:
-        """What the trunk makes of each text, read in batches of like length."""
-        return self._read([self.features.encode(text) for text in texts])
-
-    def pooled(self, encoded: Sequence[Encoded]) -> Floats:
-        """The trunk's vectors [texts, pooled]."""
-        return np.stack([read.pooled for read in self._read(encoded)])
-
-    def _read(self, encoded: Sequence[Encoded]) -> list[Read]:
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].rows))
-        reads: dict[int, Read] = {}
-        for start in range(0, len(order), 32):
-            part = order[start : start + 32]
-            batch = self.trunk.read([encoded[i] for i in part])
-            reads |= zip(part, batch, strict=True)
-        return [reads[i] for i in range(len(encoded))]
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
 
 
-def prepare(pack: Pack, params: Params) -> list[Labelled]:
-    """Sentences of the pack, drawn evenly from the templates of each intent and language.
+def retrain(task: Task, context: Context, settings: Settings | None = None) -> dict[str, Any]:
+    """The recipe's entry: trains, and serves the new head if it passes its gate.
 
-    Each near miss (`not_this`) is a background row.
+    The result has `model`, `version`, `passed`, `deployed`, `generation`, `dataset_digest`,
+    `metrics`, `champion_metrics` and `checks`. May be repeated after a death at any moment: the
+    same job takes the same rows and publishes one version on a champion.
     """
-    rows = []
-    for language in pack.languages:
-        lists = pack_lists(pack, language)
-        for intent in pack.intents:
-            templates = pack.templates(intent, language)
-            each = max(3, params.samples // max(1, len(templates)))
-            for template in templates:
-                try:
-                    texts = _sentences(template, lists, each, params.seed)
-                except TemplateError:  # an entity that this language has no forms of
-                    continue
-                group = f"{intent} {template.text}"
-                rows += [Labelled(text, intent, group) for text in texts]
-    return rows
-
-
-def _sentences(template: Template, lists: Lists, each: int, seed: int) -> list[str]:
-    """Up to `each` sentences, drawn by the seed; all values of a template that is but an entity,
-    because one of them says nothing of the others ("leo", "libra")."""
-    if template.text == "".join(f"{{{name}}}" for name in template.entities()):
-        return [sample.text for sample in template.expand(lists, MAX_VALUES)]
-    rng = random.Random(f"{seed} {template.text}")
-    return sorted({template.sample(rng, lists).text for _ in range(2 * each)})[:each]
-
-
-def near_misses(pack: Pack) -> list[str]:
-    """What the pack says is none of its intents."""
-    return [
-        text for spec in pack.intents.values() for texts in spec.not_this.values() for text in texts
-    ]
-
-
-def background(folder: Path, languages: Iterable[str]) -> list[str]:
-    """The background rows of a version in these languages."""
-    wanted = set(languages)
-    with (folder / "background.jsonl").open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [row["text"] for row in rows if row["language"] in wanted]
-
-
-def single_words(others: Sequence[str], rows: Sequence[Labelled]) -> list[str]:
-    """Words of the background that the pack does not use."""
-    own = {word.text for row in rows for word in words(row.text)}
-    found = {word.text for text in others for word in words(text) if len(word.text) > 2}
-    strange = sorted(found - own)
-    return random.Random(0).sample(strange, min(SINGLE_WORDS, len(strange)))
-
-
-def train(
-    rows: Sequence[Labelled],
-    others: Sequence[str],
-    reader: Reader,
-    languages: Sequence[str],
-    params: Params,
-) -> Trained:
-    """The head; its threshold and temperature come from rows that the fold's classifier has not
-    seen. Background rows that the folds take for an intent of the pack are left out: many
-    collections hold a greeting."""
-    labels = sorted({row.intent for row in rows})
-    number = {label: i for i, label in enumerate(labels)}
-    texts = [*(row.text for row in rows), *others]
-    truth = np.array([*(number[row.intent] for row in rows), *[len(labels)] * len(others)])
-    matrix = reader.matrix(texts, params.trunk_weight)
-    groups = [*(row.group for row in rows), *others]
-    scores = _cross_validated(matrix, truth, groups, len(labels), params)
-    own = truth < len(labels)
-    clean = own | (scores[:, :-1].max(1) < scores[:, -1])
-    weights, bias = fit(matrix[clean], truth[clean], len(labels) + 1, params)
-    weights[:, len(reader.features.idf) :] *= params.trunk_weight
-    head = Head(labels, list(languages), weights, bias)
-    margin = head.margin(scores)
-    head.threshold = float(np.quantile(margin[own], params.false_alarms)) if own.any() else 0.0
-    head.temperature = _temperature(scores[clean], truth[clean])
-    return Trained(head, _metrics(head, scores, truth, own, clean))
-
-
-def fit(matrix: Any, truth: NDArray[Any], classes: int, params: Params) -> tuple[Floats, Floats]:
-    """One-against-rest linear SVM: weights [classes, features] and bias [classes]."""
-    from sklearn.svm import LinearSVC
-
-    model = LinearSVC(
-        C=params.c, class_weight="balanced", random_state=params.seed, dual=True, tol=1e-2
-    )
-    model.fit(matrix, truth)
-    weights = np.zeros((classes, matrix.shape[1]), np.float32)
-    bias = np.full(classes, -1.0, np.float32)
-    if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
-        weights[model.classes_] = np.stack([-model.coef_[0], model.coef_[0]])
-        bias[model.classes_] = [-model.intercept_[0], model.intercept_[0]]
-    else:
-        weights[model.classes_] = model.coef_
-        bias[model.classes_] = model.intercept_
-    return weights, bias
-
-
-def _cross_validated(
-    matrix: Any, truth: NDArray[Any], groups: Sequence[str], background: int, params: Params
-) -> Floats:
-    """Scores [rows, classes] of each row by a classifier that has not seen its group."""
-    rng = random.Random(params.seed)
-    fold_of = {group: rng.randrange(params.folds) for group in sorted(set(groups))}
-    folds = np.array([fold_of[group] for group in groups])
-    scores = np.zeros((len(truth), background + 1), np.float32)
-    for fold in range(params.folds):
-        seen, held = folds != fold, folds == fold
-        weights, bias = fit(matrix[seen], truth[seen], background + 1, params)
-        scores[held] = matrix[held] @ weights.T + bias
-    return scores
-
-
-def _temperature(scores: Floats, truth: NDArray[Any]) -> float:
-    """What makes the softmax of the scores likeliest, on a grid."""
-
-    def loss(temperature: float) -> float:
-        scaled = scores / temperature
-        top = scaled.max(1, keepdims=True)
-        total = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
-        return float((total - scaled[np.arange(len(truth)), truth]).mean())
-
-    return float(min(np.geomspace(0.05, 2, 40), key=loss))
-
-
-def _metrics(
-    head: Head, scores: Floats, truth: NDArray[Any], own: NDArray[Any], clean: NDArray[Any]
-) -> dict[str, float]:
-    known = scores[own]
-    best = known[:, :-1].argmax(1)
-    others = clean & ~own
-    confidence = head.confidences(scores[clean])
-    return {
-        "accuracy": float((best == truth[own]).mean()),
-        "false_alarms": float((head.margin(known) < head.threshold).mean()),
-        "out_of_scope_recall": float((head.margin(scores[others]) < head.threshold).mean()),
-        "calibration_error": calibration_error(confidence, truth[clean]),
-        "rows": float(own.sum()),
-        "background_rows": float(others.sum()),
-    }
-
-
-def calibration_error(confidences: Floats, truth: NDArray[Any], bins: int = 10) -> float:
-    """Expected calibration error: |confidence - accuracy| over bins of equal width."""
-    best = confidences.max(1)
-    right = confidences.argmax(1) == truth
-    place = np.minimum((best * bins).astype(int), bins - 1)
-    gaps = [
-        abs(best[place == b].mean() - right[place == b].mean()) * (place == b).mean()
-        for b in range(bins)
-        if (place == b).any()
-    ]
-    return float(sum(gaps))
-
-
-def run(folder: Path, pack: Pack, params: Params | None = None) -> dict[str, float]:
-    """Writes `<folder>/heads/<pack>.*` beside the trunk that lies in `folder`; its numbers."""
-    params = params or Params()
-    started = time.process_time()
-    rows = prepare(pack, params)
-    others = background(folder, pack.languages)
-    others += [*single_words(others, rows), *near_misses(pack)]
-    reader = Reader(folder)
-    trained = train(rows, others, reader, pack.languages, params)
-    trained.head.entities = spec_of(pack)
-    trained.metrics["seconds"] = time.process_time() - started
-    trained.head.about = {"pack": pack.digest, "params": params.model_dump()}
-    trained.head.save(folder / "heads", pack.name)
-    return trained.metrics
-
-
-def publish(
-    repository: Repository,
-    pack: Pack,
-    params: Params | None = None,
-    record: Callable[[dict[str, Any]], None] | None = None,
-) -> Version:
-    """Publishes and deploys the champion with a new head for `pack`; all else is copied bit for
-    bit, and again if the champion changed meanwhile. `record` is told of the deployment."""
+    work = _prepare(task, context, settings or Settings())
     while True:
-        deployment = repository.deployment("nlu")
-        assert deployment.champion is not None
-        champion = repository.open("nlu", deployment.champion)
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            for name in champion.names():
-                (folder / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(champion.path(name), folder / name)
-            metrics = run(folder, pack, params)
-            version = repository.publish("nlu", folder, **_manifest(champion, pack, metrics))
+        generation = work.repository.deployment(MODEL).generation
+        with tempfile.TemporaryDirectory(dir=context.folder) as place:
+            candidate = _build(work, Path(place), context)
+            context.progress("publish", done=0.9)
+            context.commit()
+            version = _publish(work, candidate)
+        verdict = "passed its gate" if candidate.passed else "rejected"
+        context.log(f"{MODEL} version {version.number}: {verdict}")
         try:
-            deploy(repository, "nlu", {"champion": version.number}, deployment.generation, record)
-        except Conflict:
+            serves = candidate.passed and _deploy(work, version, generation)
+        except Conflict as conflict:
+            if conflict.code != "deployment_changed":
+                raise
+            context.log("the champion changed meanwhile: once more, on the new one")
             continue
-        return version
+        _record(work, candidate, version, context)
+        context.progress("done", done=1.0)
+        return _result(work, candidate, version, serves)
 
 
-def _manifest(champion: Version, pack: Pack, metrics: dict[str, float]) -> dict[str, Any]:
-    """The champion's own manifest, with what the new head changes in it."""
-    kept = champion.manifest.model_dump(
-        include={"backend", "params", "licence", "description", "code_revision", "fields"}
+def _prepare(task: Task, context: Context, settings: Settings) -> Work:
+    """Reads the pack and its frozen set, and takes the rows: once a job, whatever is said later."""
+    params = Params.model_validate(task.params)
+    folder = settings.domains_folder / (task.domain or settings.domain)
+    pack = load_pack(folder)
+    context.progress("data", done=0.0)
+    judges = frozen(load_evaluation(folder, pack))
+    pinned = context.folder / "dataset"
+    digest = pinned.read_text() if pinned.is_file() else task.dataset
+    name, lake = f"intents-{pack.name}", settings.lake_folder
+    if digest:
+        dataset = datasets.read(lake, name, digest)
+        if strange := {row.intent for row in dataset.rows} - {None, *pack.intents}:
+            raise ValueError(f"{pack.name} has no intents {sorted(map(str, strange))} any more")
+    else:
+        dataset = _collect(settings, pack, params, name, judges, context)
+    pinned.write_text(dataset.digest)
+    context.log(f"dataset {name} {dataset.digest[:12]}: {len(dataset.rows)} rows")
+    return Work(
+        task=task,
+        params=params,
+        settings=settings,
+        repository=Repository(settings.repository_folder, settings.bundled_folder),
+        pack=pack,
+        dataset=dataset,
+        frozen=datasets.write(lake, f"evaluation-{pack.name}", judges, []) if judges else None,
     )
-    mine = dataset_of(pack)
-    sources = [d for d in champion.manifest.datasets if d.name != mine.name]
-    numbers = {f"{pack.name}.{key}": value for key, value in metrics.items()}
-    return kept | {
-        "languages": sorted({*champion.manifest.languages, *pack.languages}),
+
+
+def _collect(
+    settings: Settings,
+    pack: Pack,
+    params: Params,
+    name: str,
+    judges: Sequence[Labelled],
+    context: Context,
+) -> DatasetVersion:
+    """The pack's rows and what people corrected, without what the frozen set asks."""
+    own = datasets.pack_rows(pack, params.samples, params.seed)
+    with _database(settings) as connection:
+        if connection is None:
+            context.log("no database yet: nothing that people corrected")
+            said = datasets.Corrections([], [], {})
+        else:
+            said = datasets.corrections(connection, pack, own)
+    asked = {datasets.spelt(row.text) for row in judges}
+    rows, frozen_too = datasets.without([*own, *said.rows], asked)
+    left_out = said.left_out | ({"in the frozen set": frozen_too} if frozen_too else {})
+    context.log(f"{len(own)} rows of the pack, {len(said.rows)} corrections, left out: {left_out}")
+    sources = [
+        {"name": f"pack {pack.name}", "digest": pack.digest, "rows": len(own)},
+        {"name": "corrections", "feedback": said.feedback, "rows": len(said.rows)},
+        {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
+    ]
+    return datasets.write(settings.lake_folder, name, rows, sources)
+
+
+def _build(work: Work, folder: Path, context: Context) -> Candidate:
+    """The champion's files with a new head, judged beside the champion."""
+    parent = _parent(work)
+    for name in parent.names():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(parent.path(name), folder / name)
+
+    def told(fold: int, loss: float) -> None:
+        folds = work.params.folds
+        context.progress(
+            "train", done=0.1 + 0.6 * fold / folds, epoch=fold, epochs=folds, loss=round(loss, 4)
+        )
+        context.log(f"fold {fold} of {folds}: held-out loss {loss:.4f}")
+
+    context.progress("train", done=0.1, epoch=0, epochs=work.params.folds)
+    trained = learn(folder, work.pack, work.dataset.rows, work.params, told)
+    context.progress("evaluate", done=0.8)
+    languages, name = work.pack.languages, work.pack.name
+    champion = None
+    if work.frozen:
+        reader = Reader(folder)
+        answers = answer(Head.load(folder / "heads", name), reader, work.frozen.rows)
+        if f"heads/{name}.json" in parent.manifest.files:
+            head = Head.load(parent.folder / "heads", name)
+            champion = answer(head, reader, work.frozen.rows)
+        limits = gates.FROZEN
+    else:
+        answers, limits = held_out(trained, languages), gates.HELD_OUT
+    size = sum(file.stat().st_size for file in (folder / "heads").glob(f"{name}.*"))
+    checks = gates.decide(answers, champion, languages, size, limits)
+    if not work.frozen:
+        checks.insert(0, gates.not_frozen(name, len(answers.rows), work.params.folds))
+    for check in checks:
+        context.log(f"{'passed' if check.passed else 'FAILED'} {check.name}: {check.reason}")
+    return Candidate(folder, parent, trained.metrics, answers, champion, checks)
+
+
+def _parent(work: Work) -> Version:
+    """The champion; the version before it when the champion is this job's own already, because a
+    worker died between the deployment and its report."""
+    number = work.repository.deployment(MODEL).champion
+    assert number is not None
+    champion = work.repository.open(MODEL, number)
+    if champion.manifest.job == work.task.id and champion.manifest.parent is not None:
+        return work.repository.open(MODEL, champion.manifest.parent)
+    return champion
+
+
+def _publish(work: Work, candidate: Candidate) -> Version:
+    """The version of this job on this champion, which a start before this one may have written."""
+    for number in work.repository.versions(MODEL):
+        manifest = work.repository.manifest(MODEL, number)
+        if (manifest.job, manifest.parent) == (work.task.id, candidate.parent.number):
+            return work.repository.open(MODEL, number)
+    return work.repository.publish(MODEL, candidate.folder, **_manifest(work, candidate))
+
+
+def _manifest(work: Work, candidate: Candidate) -> dict[str, Any]:
+    """The parent's own manifest, with what the new head changes in it."""
+    parent, pack = candidate.parent.manifest, work.pack
+    dataset = Dataset(
+        name=work.dataset.name,
+        source=f"lake: datasets/{work.dataset.name}; the pack, and corrections with consent",
+        licence="Apache-2.0; corrections are their speakers'",
+        digest=work.dataset.digest,
+    )
+    mine = (dataset_of(pack), dataset)
+    numbers = {f"{pack.name}.{key}": value for key, value in candidate.learnt.items()}
+    measured = "frozen" if work.frozen else "held_out"
+    for language in (None, *pack.languages):
+        for key, value in candidate.answers.metrics(language).items():
+            name = ".".join(filter(None, (pack.name, measured, language, key)))
+            numbers[name] = value
+    return {
+        "backend": parent.backend,
+        "languages": sorted({*parent.languages, *pack.languages}),
+        "description": parent.description,
         "recipe": "trainer/recipes/intents.py",
-        "datasets": [*sources, mine],
-        "metrics": champion.manifest.metrics | numbers,
-        "parent": champion.number,
+        "params": parent.params | {f"heads.{pack.name}": work.params.model_dump()},
+        "fields": parent.fields,
+        "code_revision": _code_revision(work.settings.home),
+        "datasets": [
+            *(d for d in parent.datasets if d.name not in {one.name for one in mine}),
+            *mine,
+        ],
+        "metrics": parent.metrics | numbers,
+        "gates": [asdict(check) for check in candidate.checks],
+        "parent": candidate.parent.number,
+        "job": work.task.id,
+        "licence": parent.licence,
     }
 
 
-def dataset_of(pack: Pack) -> Dataset:
-    """How a manifest names a pack as the source of a head."""
-    name = f"pack {pack.name}"
-    return Dataset(
-        name=name, source=f"domains/{pack.name}", licence="Apache-2.0", digest=pack.digest
-    )
+def _code_revision(home: Path) -> str | None:
+    """The commit of a checkout; None in an image, which has no git."""
+    command = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _deploy(work: Work, version: Version, generation: int) -> bool:
+    """Makes it the champion, unless it was already; whether it serves now.
+
+    Raises `Conflict` (`deployment_changed`) when the champion changed after `generation`.
+    """
+    url = work.settings.database
+    if work.repository.deployment(MODEL).champion == version.number:
+        return True
+    with _database(work.settings) as connection:
+        if connection is not None and registry.has_served(connection, MODEL, version.number):
+            return False  # deployed by an earlier start of this job, and rolled back since
+    reason = f"job {work.task.id}: gate passed"
+    record = partial(record_deployment, url, actor=work.task.requested_by, reason=reason)
+    deploy(work.repository, MODEL, {"champion": version.number}, generation, record)
+    return True
+
+
+def _record(work: Work, candidate: Candidate, version: Version, context: Context) -> None:
+    """Writes the rows that explain the version; a repeat adds none."""
+    job, now = work.task.id, datetime.now(UTC)
+    version_row = {
+        "model": MODEL,
+        "version": version.number,
+        "state": "published" if candidate.passed else "rejected",
+        "recipe": work.task.recipe,
+        "domain": work.pack.name,
+        "parent": candidate.parent.number,
+        "job_id": job,
+        "dataset_digest": work.dataset.digest,
+        "metrics": candidate.answers.metrics(),
+        "created_at": now,
+    }
+    decision = {
+        "id": uuid.uuid5(uuid.NAMESPACE_OID, f"{job} {version.number}").hex,
+        "at": now,
+        "job_id": job,
+        "model": MODEL,
+        "version": version.number,
+        "champion": candidate.parent.number,
+        "passed": candidate.passed,
+        "checks": [asdict(check) for check in candidate.checks],
+    }
+    with _database(work.settings) as connection:
+        if connection is None:
+            context.log("no database yet: nothing recorded")
+            return
+        kept = [work.dataset.record(), *([work.frozen.record()] if work.frozen else [])]
+        insert_new(connection, dataset_version, kept)
+        insert_new(connection, model_version, [version_row])
+        insert_new(connection, gate_decision, [decision])
+        for number, answers in (
+            (version.number, candidate.answers),
+            (candidate.parent.number, candidate.champion),
+        ):
+            if answers is not None:
+                facts = {
+                    "model": MODEL,
+                    "version": number,
+                    "domain": work.pack.name,
+                    "dataset_digest": work.judged_on.digest,
+                    "job_id": job,
+                }
+                insert_new(connection, evaluation, records(answers, work.pack.languages, facts))
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[Connection | None]:
+    """A transaction; None where nobody has made the tables (a command before the first start)."""
+    with transaction(settings.database) as connection:
+        yield connection if read_revision(connection) == REVISION else None
+
+
+def _result(work: Work, candidate: Candidate, version: Version, serves: bool) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "version": version.number,
+        "passed": candidate.passed,
+        "deployed": serves,
+        "generation": work.repository.deployment(MODEL).generation,
+        "dataset_digest": work.dataset.digest,
+        "metrics": candidate.answers.metrics(),
+        "champion_metrics": candidate.champion.metrics() if candidate.champion else None,
+        "checks": [asdict(check) for check in candidate.checks],
+    }
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The context of a command: what it does is its own, and is said on stderr."""
+
+    folder: Path
+
+    def progress(self, step: str, **_: Any) -> None:
+        pass
+
+    def log(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def commit(self) -> None:
+        pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -344,15 +375,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--domain", required=True, help="the pack that gets a head")
     parser.add_argument("--domains", type=Path, default=settings.domains_folder)
     options = parser.parse_args(arguments)
-    repository = Repository(settings.repository_folder, settings.bundled_folder)
-    record = partial(record_deployment, settings.database)
-    version = publish(repository, load_pack(options.domains / options.domain), record=record)
-    numbers = {k: round(v, 4) for k, v in version.manifest.metrics.items()}
-    print(f"nlu version {version.number} serves; {options.domain}:")
-    for key, value in numbers.items():
-        if key.startswith(f"{options.domain}."):
-            print(f"  {key.removeprefix(options.domain + '.'):<22} {value}")
-    return 0
+    settings = settings.model_copy(update={"domains": options.domains})
+    task = Task(id=uuid.uuid4().hex, recipe="intents", domain=options.domain)
+    with tempfile.TemporaryDirectory() as folder:
+        result = retrain(task, Terminal(Path(folder)), settings)
+    verdict = "serves" if result["deployed"] else "was rejected by its gate"
+    print(f"nlu version {result['version']} {verdict}; {options.domain}:")
+    for key, value in result["metrics"].items():
+        print(f"  {key:<22} {value:.4f}")
+    return 0 if result["deployed"] else 1
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from govor.config import Settings
 from govor.domains import Pack, load_packs
 from govor.repository import MANIFEST, Dataset, Manifest, write_manifest
 from services.nlu.backends.features import Features, document_frequencies, keys_of
-from trainer import network
+from trainer import heads, network
 from trainer.batches import Batch, Drawing, Sampler, Task
-from trainer.recipes import intents
 from trainer.utterances import Row, background_rows, datasets, read_rows
 
 CARD = """\
@@ -278,9 +277,9 @@ def add_heads(out: Path, packs: Sequence[Pack], metrics: dict[str, float]) -> Ma
     record = json.loads((out / "trunk.json").read_text(encoding="utf-8"))
     sources = [Dataset.model_validate(entry) for entry in record["datasets"]]
     for pack in packs:
-        numbers = intents.run(out, pack)
+        numbers = heads.run(out, pack)
         metrics |= {f"{pack.name}.{key}": value for key, value in numbers.items()}
-        sources.append(intents.dataset_of(pack))
+        sources.append(heads.dataset_of(pack))
     (out / "README.md").write_text(CARD, encoding="utf-8")
     return write_manifest(
         out,

@@ -1,0 +1,149 @@
+"""What versions there are, which one serves, and the two writes that change it: promote, roll back.
+
+Files serve, tables explain: what is listed comes from the repository, and from the database the
+deployments so far. All functions wait for disks: off the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from govor.database import record_deployment, transaction
+from govor.errors import Conflict, NotFound, Unavailable
+from govor.repository import Deployment, Manifest, Repository, VersionBroken, deploy
+from govor.schemas.registry import Comparison, ModelStatus, ModelVersion, State
+from govor.tables import deployment_event
+
+log = logging.getLogger(__name__)
+
+
+def status(repository: Repository, model: str) -> ModelStatus:
+    """Raises `NotFound` (`model_not_found`)."""
+    serving = repository.deployment(model).model_dump(exclude={"mode", "share", "salt"})
+    return ModelStatus(model=model, versions=repository.versions(model), **serving)
+
+
+def versions(repository: Repository, model: str) -> list[ModelVersion]:
+    """All versions, the newest first; what cannot be read is in the log. Raises as `status`."""
+    champion = repository.deployment(model).champion
+    found = []
+    for number in reversed(repository.versions(model)):
+        try:
+            found.append(_described(repository.manifest(model, number), champion))
+        except VersionBroken as error:
+            log.error("%s", error)
+    return found
+
+
+def compare(repository: Repository, model: str, numbers: Sequence[int]) -> Comparison:
+    """Versions side by side. Raises `NotFound` (`model_not_found`, `version_not_found`)."""
+    champion = repository.deployment(model).champion
+    manifests = [repository.manifest(model, number) for number in numbers]
+    names = sorted({name for one in manifests for name in one.metrics})
+    files = sorted({name for one in manifests for name in one.files})
+    return Comparison(
+        model=model,
+        versions=[_described(one, champion) for one in manifests],
+        metrics={name: [one.metrics.get(name) for one in manifests] for name in names},
+        files=[name for name in files if len({one.files.get(name) for one in manifests}) > 1],
+    )
+
+
+def promote(
+    repository: Repository, url: str, model: str, version: int, actor: str, reason: str | None
+) -> ModelStatus:
+    """Makes a version the champion; nothing is written when it is that already.
+
+    Raises `NotFound`, `Conflict` (`version_rejected`; `deployment_changed` when somebody else wrote
+    in the same moment).
+    """
+    current = repository.deployment(model)
+    if current.champion != version:
+        record = partial(record_deployment, url, actor=actor, reason=reason or "promoted")
+        deploy(repository, model, {"champion": version}, current.generation, record)
+    return status(repository, model)
+
+
+def rollback(
+    repository: Repository, url: str, model: str, actor: str, reason: str | None
+) -> ModelStatus:
+    """Makes the champion before this one serve again, as the deployments so far tell it; a second
+    call goes one further back.
+
+    Raises `Conflict` (`nothing_to_roll_back_to`; `deployment_changed`), `NotFound`, `Unavailable`
+    when the database is away.
+    """
+    current = repository.deployment(model)
+    try:
+        with transaction(url) as connection:
+            before = _champions_before(history(connection, model), current)
+    except (SQLAlchemyError, OSError) as error:
+        why = "the database that knows the champion before is away"
+        raise Unavailable(why, code="database_unavailable") from error
+    known = set(repository.versions(model))
+    earlier = next((number for number in reversed(before) if number in known), None)
+    if earlier is None:
+        raise Conflict(
+            f"{model} has no champion before version {current.champion}",
+            code="nothing_to_roll_back_to",
+        )
+    record = partial(record_deployment, url, actor=actor, reason=reason or "rolled back")
+    deploy(repository, model, {"champion": earlier}, current.generation, record)
+    return status(repository, model)
+
+
+def history(connection: Connection, model: str) -> list[tuple[int | None, int | None]]:
+    """The champions before and after each deployment of a model, the oldest first."""
+    table = deployment_event
+    rows = connection.execute(
+        select(table.c.before, table.c.after)
+        .where(table.c.model == model)
+        .order_by(table.c.generation, table.c.id)
+    )
+    return [(row.before["champion"], row.after["champion"]) for row in rows]
+
+
+def has_served(connection: Connection, model: str, version: int) -> bool:
+    """Whether a version has been a champion."""
+    return any(after == version for _, after in history(connection, model))
+
+
+def _champions_before(
+    changes: Sequence[tuple[int | None, int | None]], current: Deployment
+) -> list[int]:
+    """The champions under the present one. A return to an earlier one takes those above it away,
+    so that rolling back twice does not come back."""
+    stack: list[int] = []
+    for number in (*(number for change in changes for number in change), current.champion):
+        if number in stack:
+            del stack[stack.index(number) + 1 :]
+        elif number is not None:
+            stack.append(number)
+    return stack[:-1]
+
+
+def _described(manifest: Manifest, champion: int | None) -> ModelVersion:
+    state: State = "published"
+    if manifest.rejected:
+        state = "rejected"
+    elif manifest.version == champion:
+        state = "champion"
+    return ModelVersion(state=state, **_facts(manifest))
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    body = manifest.model_dump()
+    return {name: body[name] for name in ModelVersion.model_fields if name in body}
+
+
+def check_model(repository: Repository, model: str) -> None:
+    """Raises `NotFound` (`model_not_found`) for a name that is none: it goes into paths."""
+    if model not in repository.models():
+        raise NotFound(f"there is no model {model}", code="model_not_found", param="model")
