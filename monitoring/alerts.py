@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monitoring.dashboards import link
+from monitoring.dashboards.models import ACCURACY
+from monitoring.dashboards.overview import DISK_FREE, REDIS_USED
 from monitoring.objectives import Objectives
 
 SCRAPED = (
@@ -245,7 +247,7 @@ def _jobs(objectives: Objectives) -> list[Alert]:
 
 
 def _accuracy(model: str, recipe: str) -> Alert:
-    figure = f'max by (model, domain) (champion_quality{{model="{model}",{_ACCURACY}}})'
+    figure = ACCURACY.format(f'model="{model}",')
     return Alert(
         "AccuracyUnderGate",
         f"{figure} < on (model) group_left objective:accuracy",
@@ -259,16 +261,12 @@ def _accuracy(model: str, recipe: str) -> Alert:
     )
 
 
-_ACCURACY = 'metric="accuracy",language="all"'
-
-
 def _capacity(objectives: Objectives) -> list[Alert]:
     capacity = objectives.capacity
     return [
         Alert(
             "DiskFull",
-            'min by (mountpoint) (node_filesystem_avail_bytes{mountpoint=~"/volumes/.+"}'
-            f" / node_filesystem_size_bytes) < {capacity.disk_free:g}",
+            f"{DISK_FREE} < {capacity.disk_free:g}",
             "5m",
             "page",
             "{{ $value | humanizePercentage }} of the disk under {{ $labels.mountpoint }} is free",
@@ -277,8 +275,7 @@ def _capacity(objectives: Objectives) -> list[Alert]:
         ),
         Alert(
             "RedisMemory",
-            "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0))"
-            f" > {capacity.redis_memory:g}",
+            f"{REDIS_USED} > {capacity.redis_memory:g}",
             "5m",
             "page",
             "Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it refuses jobs",

@@ -6,6 +6,9 @@ from monitoring.dashboards.panels import Board, Panel, panel
 from monitoring.objectives import load
 from monitoring.recording import VERBS
 
+ACCURACY = 'max by (model, domain) (champion_quality{{{0}metric="accuracy",language="all"}})'
+"""Of the version that serves, at its last evaluation; {0} are further matchers."""
+
 _objectives = load()
 _accuracy = min(model.accuracy for model in _objectives.models.values())
 
@@ -80,10 +83,7 @@ MODELS = Board(
                 "Champion's accuracy",
                 "The last evaluation of the version that serves, on its frozen set.",
                 "percentunit",
-                (
-                    'max by (model, domain) (champion_quality{metric="accuracy",language="all"})',
-                    "{{model}} {{domain}}",
-                ),
+                (ACCURACY.format(""), "{{model}} {{domain}}"),
                 objective=_accuracy,
                 less_is_worse=True,
             ),

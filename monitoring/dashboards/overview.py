@@ -9,6 +9,13 @@ _objectives = load()
 _error_rate = max(service.error_rate for service in _objectives.services.values())
 _shed_rate = max(service.shed_rate or 0 for service in _objectives.services.values())
 
+# Disks, not what only looks like one: memory, layers of images, files that the engine mounts.
+_disk = 'fstype!~"tmpfs|ramfs|overlay|squashfs|efivarfs",mountpoint!~"/(boot|etc|run).*"'
+DISK_FREE = (
+    f"min by (mountpoint) (node_filesystem_avail_bytes{{{_disk}}} / node_filesystem_size_bytes)"
+)
+REDIS_USED = "max(redis_memory_used_bytes / (redis_memory_max_bytes > 0))"
+
 OVERVIEW = Board(
     "overview",
     "Overview",
@@ -114,13 +121,9 @@ OVERVIEW = Board(
             ),
             panel(
                 "Disk that is free",
-                "Share of the disk that each volume lies on.",
+                "Share of each disk.",
                 "percentunit",
-                (
-                    'min by (mountpoint) (node_filesystem_avail_bytes{mountpoint=~"/volumes/.+"}'
-                    " / node_filesystem_size_bytes)",
-                    "{{mountpoint}}",
-                ),
+                (DISK_FREE, "{{mountpoint}}"),
                 objective=_objectives.capacity.disk_free,
                 less_is_worse=True,
             ),
@@ -128,7 +131,7 @@ OVERVIEW = Board(
                 "Redis memory",
                 "Share of maxmemory; at 1 Redis refuses writes, and jobs ring no bell.",
                 "percentunit",
-                ("redis_memory_used_bytes / (redis_memory_max_bytes > 0)", "used"),
+                (REDIS_USED, "used"),
                 objective=_objectives.capacity.redis_memory,
             ),
             panel(

@@ -28,3 +28,5 @@ class GatewaySettings(Settings):
     """Longest wait for the speech of one piece of the reply; then there is text alone."""
     gateway_actions_url: str | None = None
     """The action server, instead of the one that a pack names."""
+    gateway_retrain_window_seconds: float = Field(21600.0, gt=0)
+    """An alert asks for one training in this time, however often it is told."""

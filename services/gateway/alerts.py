@@ -1,0 +1,69 @@
+"""`POST /v1/alerts`: Alertmanager tells of alerts; one that asks for it is answered by a training.
+
+Alertmanager repeats itself, and an alert stays until the new version is measured: hence one
+training a window, whether the last one is under way, done or failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from govor import jobs
+from govor.bodies import parse_fields
+from govor.database import Database
+from govor.keys import Principal
+from govor.schemas.alerts import Alert, Alerts, Retrained
+from govor.schemas.jobs import Job, JobRequest
+from govor.service import administrator
+from govor.tables import job
+from services.gateway.settings import GatewaySettings
+
+
+def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> None:
+    window = timedelta(seconds=settings.gateway_retrain_window_seconds)
+
+    @app.post("/v1/alerts", status_code=202, tags=["gateway"])
+    async def alerts(told: Alerts, _: Annotated[Principal, Depends(administrator)]) -> Retrained:
+        """Alertmanager's webhook (version 4). An alert that fires and has the label `retrain` asks
+        for a training of that recipe, for the domain of its label `domain`."""
+        asking = [alert for alert in told.alerts if _asks(alert)]
+
+        def retrain(connection: Connection) -> list[tuple[Job, bool]]:
+            return [_retrain(connection, alert, window) for alert in asking]
+
+        found = await database.run(retrain) if asking else []
+        for one, new in found:
+            if new:
+                await asyncio.to_thread(jobs.ring, settings, one)
+        return Retrained(jobs=[one.id for one, _ in found])
+
+
+def _asks(alert: Alert) -> bool:
+    return alert.status == "firing" and bool(alert.labels.get("retrain"))
+
+
+def _retrain(connection: Connection, alert: Alert, window: timedelta) -> tuple[Job, bool]:
+    """The job that answers an alert, and whether it is a new one. Raises `Unprocessable`."""
+    key = f"alert {alert.fingerprint}"
+    earlier = connection.scalar(
+        select(job.c.id)
+        .where(job.c.idempotency_key == key, job.c.created_at > datetime.now(UTC) - window)
+        .limit(1)
+    )
+    if earlier is not None:
+        return jobs.read(connection, earlier), False
+    wanted = {"recipe": alert.labels["retrain"], "domain": alert.labels.get("domain")}
+    asked = jobs.enqueue(
+        connection,
+        parse_fields(JobRequest, {name: value for name, value in wanted.items() if value}),
+        requested_by=f"alert {alert.labels.get('alertname', 'without a name')}",
+        reason=alert.annotations.get("summary"),
+        idempotency_key=key,
+    )
+    return asked, True
