@@ -7,9 +7,9 @@ built once in `create_app` and passed on as arguments: nothing else reads the en
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from govor.schemas.jobs import QUEUES, Queue
@@ -36,8 +36,12 @@ class Settings(BaseSettings):
     """The writable model repository, looked up before the bundled one; `<var>/models`."""
     database_url: str | None = None
     """SQLAlchemy URL, SQLite or PostgreSQL (`postgresql+psycopg://`); `<var>/govor.db`."""
+    database_url_file: Path | None = None
+    """A file with the URL, which then stands in no environment."""
     broker_url: str | None = None
     """Redis that wakes the trainer's workers up (`redis://`); a folder, `<var>/broker`."""
+    broker_url_file: Path | None = None
+    """A file with that URL."""
     lake: Path | None = None
     """Where dataset versions are kept; `<var>/lake`."""
     domains: Path | None = None
@@ -111,6 +115,21 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A URL that is given itself goes before one in a file."""
+        read = {}
+        for name in ("database_url", "broker_url"):
+            if (file := values.get(f"{name}_file")) and not values.get(name):
+                try:
+                    read[name] = Path(file).read_text(encoding="utf-8").strip()
+                except OSError as error:
+                    raise ConfigurationError(
+                        f"GOVOR_{name.upper()}_FILE: {file} cannot be read: {error.strerror}"
+                    ) from None
+        return values | read
 
     @property
     def var_folder(self) -> Path:

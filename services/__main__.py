@@ -1,6 +1,7 @@
 """`python -m services` starts all services in one process.
 
 `python -m services stt` starts one alone, on a database that `python -m services init` prepared.
+`python -m services secrets` makes the secrets of a stack of containers (`services.secrets`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from govor.config import ConfigurationError, Settings
 from govor.database import migrate
 from govor.refusals import refusal
 from govor.routes import SERVICES
+from services import secrets
 
 _TRY = """\
 Govor is ready: open {url} and speak or type, or try
@@ -30,7 +32,9 @@ _JSON = "-H 'Content-Type: application/json' -d"
 def main(arguments: Sequence[str]) -> int:
     """Runs until stopped. A bad configuration is one line and code 2."""
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
-    parser.add_argument("service", nargs="?", choices=(*SERVICES, "init"), help="all when absent")
+    parser.add_argument(
+        "service", nargs="?", choices=(*SERVICES, "init", "secrets"), help="all when absent"
+    )
     service = parser.parse_args(arguments).service
     try:
         settings = Settings()
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
             run_embedded(settings)
         elif service == "init":
             migrate(settings.database)
+        elif service == "secrets":
+            secrets.make(settings.secrets_folder)
         else:
             run_alone(service, settings)
     except KeyboardInterrupt:
