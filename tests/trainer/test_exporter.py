@@ -1,0 +1,143 @@
+"""Metrics of jobs, training and quality, from both databases."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import insert
+
+from govor import jobs
+from govor.config import Settings
+from govor.database import migrate, transaction
+from govor.schemas.jobs import JobRequest, Progress
+from govor.tables import evaluation
+from tests.databases import KINDS, Server, server
+from trainer import exporter
+from trainer import jobs as work
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with server(request.param, tmp_path_factory.mktemp("database")) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(running: Server, tmp_path: Path) -> Settings:
+    url = running.fresh()
+    migrate(url)
+    return Settings(var=tmp_path, database_url=url, metrics_port=0)
+
+
+@pytest.fixture
+def registry(settings: Settings) -> CollectorRegistry:
+    made = CollectorRegistry()
+    made.register(exporter.Jobs(settings))
+    return made
+
+
+def enqueue(settings: Settings) -> None:
+    with transaction(settings.database) as connection:
+        jobs.enqueue(connection, JobRequest(recipe="intents"), requested_by="a test")
+
+
+def evaluated(settings: Settings, version: int, accuracy: float, **changed: Any) -> None:
+    row = {
+        "id": uuid4().hex,
+        "at": NOW,
+        "model": "nlu",
+        "version": version,
+        "domain": "support",
+        "language": None,
+        "dataset_digest": "none",
+        "metrics": {"accuracy": accuracy, "rows": 100},
+    }
+    with transaction(settings.database) as connection:
+        connection.execute(insert(evaluation), row | changed)
+
+
+def test_before_the_first_job_all_is_zero(registry: CollectorRegistry) -> None:
+    value = registry.get_sample_value
+    assert value("jobs_exporter_up") == 1
+    assert value("jobs", {"recipe": "intents", "queue": "cpu", "state": "failed"}) == 0
+    assert value("jobs_finished_total", {"recipe": "intents", "state": "failed"}) == 0
+    assert value("jobs_oldest_queued_seconds", {"queue": "cpu"}) == 0
+    assert value("jobs_lease_expired", {"recipe": "intents"}) == 0
+    assert value("training_silent_seconds", {"recipe": "intents"}) == 0
+    assert value("training_epoch", {"recipe": "intents"}) is None
+
+
+def test_jobs_are_told_as_they_are(settings: Settings, registry: CollectorRegistry) -> None:
+    enqueue(settings)
+    enqueue(settings)
+    told = Progress(step="train", done=0.5, epoch=2, epochs=4, loss=0.25, at=NOW)
+    with transaction(settings.database) as connection:
+        lease = work.take(connection, "cpu", worker="one", seconds=-5)
+        assert lease is not None
+        work.pulse(connection, lease, {"progress": told.model_dump(mode="json")})
+    value = registry.get_sample_value
+    assert value("jobs", {"recipe": "intents", "queue": "cpu", "state": "queued"}) == 1
+    assert value("jobs", {"recipe": "intents", "queue": "cpu", "state": "running"}) == 1
+    assert 0 < (value("jobs_oldest_queued_seconds", {"queue": "cpu"}) or 0) < 60
+    recipe = {"recipe": "intents"}
+    assert value("jobs_lease_expired", recipe) == 1
+    assert 0 < (value("training_silent_seconds", recipe) or 0) < 600
+    assert value("training_epoch", recipe) == 2
+    assert value("training_loss", recipe) == 0.25
+    with transaction(settings.database) as connection:
+        work.finish(connection, lease, "failed", error="a test")
+    assert value("jobs_finished_total", {**recipe, "state": "failed"}) == 1
+    assert value("jobs_lease_expired", recipe) == 0
+    assert value("training_progress_ratio", recipe) == 0.5
+
+
+def test_quality_is_that_of_the_last_evaluation(
+    settings: Settings, registry: CollectorRegistry
+) -> None:
+    evaluated(settings, 1, 0.7, at=NOW - timedelta(days=1))
+    evaluated(settings, 1, 0.9)
+    evaluated(settings, 1, 0.8, language="ru")
+    for version in range(2, 20):
+        evaluated(settings, version, 0.6)
+    value = registry.get_sample_value
+    support = {"model": "nlu", "domain": "support", "metric": "accuracy"}
+    # Version 1 is the bundled one: it serves, and is told of however many were trained since.
+    assert value("champion_quality", {**support, "language": "all"}) == 0.9
+    assert value("champion_quality", {**support, "language": "ru"}) == 0.8
+    assert value("model_quality", {**support, "language": "all", "version": "19"}) == 0.6
+    assert value("model_quality", {**support, "language": "all", "version": "9"}) is None
+
+
+def test_a_database_that_is_away_is_told_and_outlived(running: Server, tmp_path: Path) -> None:
+    migrate(running.url)
+    collector = exporter.Jobs(Settings(var=tmp_path, database_url=running.url))
+
+    def told() -> dict[str, float]:
+        return {one.name: one.value for family in collector.collect() for one in family.samples}
+
+    assert told()["jobs_exporter_up"] == 1
+    with running.away():
+        assert told() == {"jobs_exporter_up": 0}
+    assert told()["jobs_exporter_up"] == 1
+
+
+def test_it_is_served_with_others(settings: Settings) -> None:
+    served = exporter.start(settings, CollectorRegistry())
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=5) as page:
+            text = page.read().decode()
+    finally:
+        served.close()
+    assert "jobs_exporter_up 1.0" in text
+    assert 'jobs_finished_total{recipe="intents",state="done"} 0.0' in text
