@@ -42,7 +42,7 @@ class IntentsParams(BaseModel):
 
     seed: int = Field(1, ge=0, lt=1 << 31)
     samples: int = Field(60, ge=1, le=10_000)
-    trunk_weight: float = Field(0.7, ge=0, le=100)
+    trunk_weight: float = Field(0.7, gt=0, le=100)
     c: float = Field(0.5, gt=0, le=1000)
     folds: int = Field(4, ge=2, le=20)
     false_alarms: float = Field(0.05, gt=0, lt=1)
@@ -73,11 +73,11 @@ def enqueue(
 
     Raises `Unprocessable` for a recipe that there is not, and for its parameters.
     """
-    recipe = _recipe(request)
+    queue = queue_of(request)
     row = {
         **request.model_dump(),
         "id": uuid4().hex,
-        "queue": request.queue or recipe.queue,
+        "queue": queue,
         "state": "queued",
         "idempotency_key": idempotency_key,
         "requested_by": requested_by,
@@ -93,6 +93,26 @@ def enqueue(
             return read(connection, str(row["id"]))
         if identity := connection.scalar(alike):
             return read(connection, identity)
+
+
+def queue_of(request: JobRequest) -> Queue:
+    """Where a job would wait. Raises `Unprocessable` for a recipe that there is not, and for
+    parameters that it does not take."""
+    recipe = RECIPES.get(request.recipe)
+    if recipe is None:
+        known = ", ".join(RECIPES)
+        raise Unprocessable(
+            f"there is no recipe {request.recipe!r}, but {known}",
+            code="recipe_not_found",
+            param="recipe",
+        )
+    try:
+        recipe.params.model_validate(request.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["params", *map(str, first["loc"])])
+        raise Unprocessable(f"{field}: {first['msg']}", param=field[:100]) from None
+    return request.queue or recipe.queue
 
 
 def read(connection: Connection, identity: str) -> Job:
@@ -120,6 +140,12 @@ def listing(
         wanted = wanted.where(or_(job.c.created_at < last.created_at, earlier))
     found = [Job.model_validate(row) for row in connection.execute(wanted)]
     return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def waiting(connection: Connection, queue: Queue) -> list[Job]:
+    """The jobs of a queue that no worker has taken."""
+    queued = select(job).where(job.c.state == "queued", job.c.queue == queue)
+    return [Job.model_validate(row) for row in connection.execute(queued)]
 
 
 def cancel(connection: Connection, identity: str) -> Job:
@@ -170,16 +196,23 @@ def log_lines(connection: Connection, identity: str, after: int = 0) -> list[Log
     return [LogLine.model_validate(row) for row in rows]
 
 
-def ring(settings: Settings, waiting: Job) -> None:
+def ring(settings: Settings, queued: Job) -> None:
     """Tells the workers of a job's queue that one waits. Takes some 3 s at most, never raises."""
     once_more = {"max_retries": 1, "interval_start": 0}  # the broker was restarted since
     try:
         bell = _doorbell(settings.broker_url, settings.var_folder / "broker")
         bell.send_task(
-            RUN_NEXT, (waiting.queue,), queue=waiting.queue, retry=True, retry_policy=once_more
+            RUN_NEXT, (queued.queue,), queue=queued.queue, retry=True, retry_policy=once_more
         )
     except Exception as error:
         log.warning("the doorbell of the trainer is out of order, its tick will see: %s", error)
+
+
+def unheard(settings: Settings, queue: Queue) -> int:
+    """Rings of a queue that no worker has heard yet. Raises what its broker's client raises."""
+    bell = _doorbell(settings.broker_url, settings.var_folder / "broker")
+    with bell.connection_for_write() as connection:
+        return int(connection.default_channel.queue_declare(queue).message_count)
 
 
 def broker(url: str | None, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -211,21 +244,3 @@ def _doorbell(url: str | None, folder: Path) -> Any:
     bell.conf.task_ignore_result = True
     bell.conf.broker_transport_options = options | _BRISK
     return bell
-
-
-def _recipe(request: JobRequest) -> Recipe:
-    recipe = RECIPES.get(request.recipe)
-    if recipe is None:
-        known = ", ".join(RECIPES)
-        raise Unprocessable(
-            f"there is no recipe {request.recipe!r}, but {known}",
-            code="recipe_not_found",
-            param="recipe",
-        )
-    try:
-        recipe.params.model_validate(request.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(["params", *map(str, first["loc"])])
-        raise Unprocessable(f"{field}: {first['msg']}", param=field[:100]) from None
-    return recipe

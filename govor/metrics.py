@@ -21,6 +21,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 
 # Seconds: from a single query of the small classifier to a long generation.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_JOB_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -134,6 +135,23 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
         labels = ("service", "model")
         return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+
+class TrainerMetrics:
+    """What a worker of the trainer counts; the state of all jobs is read from the database."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self.starts = Counter(
+            "job_starts_total", "Attempts at jobs.", ("recipe",), registry=self.registry
+        )
+        self.duration = Histogram(
+            "job_duration_seconds",
+            "An attempt at a job, by the state that it left the job in.",
+            ("recipe", "state"),
+            registry=self.registry,
+            buckets=_JOB_SECONDS,
+        )
 
 
 class Merged(Collector):

@@ -6,7 +6,7 @@ that out at its next write, which changes nothing: `LeaseLost`. The asking side 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,12 +16,12 @@ from sqlalchemy import ColumnElement, case, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from govor import jobs
-from govor.schemas.jobs import Job, Progress, Queue, State
+from govor.schemas.jobs import Job, Queue, State
 from govor.tables import job, job_log
 
 STARTS = 3
 """So many workers may die under a job; it is `dead` then."""
-LOG_LINES = 10_000  # of a job; what follows is not kept
+LOG_LINES = 10_000  # of a job; of what follows only how it went on and ended
 LINE_CHARS = 2000
 
 
@@ -70,31 +70,23 @@ def take(
         )
     )
     taken = jobs.read(connection, identity)
-    _write(connection, identity, [f"start {taken.starts} on {worker}"])
+    _write(connection, identity, last=f"start {taken.starts} on {worker}")
     return Lease(taken, token, seconds)
 
 
 def pulse(
     connection: Connection,
     lease: Lease,
-    progress: Progress | None = None,
+    told: Mapping[str, Any] = {},
     lines: Sequence[str] = (),
 ) -> bool:
-    """Holds the lease on, tells what is new; whether the job is to be cancelled.
-
-    Raises `LeaseLost`.
+    """Holds the lease on and writes what is new: columns of the job (`progress`, `device` ...) and
+    lines of its log. Whether the job is to be cancelled. Raises `LeaseLost`.
     """
-    values: dict[str, Any] = {"lease_until": datetime.now(UTC) + timedelta(seconds=lease.seconds)}
-    if progress is not None:
-        values["progress"] = progress.model_dump(mode="json")
-    cancelled = _change(connection, lease, values)
+    until = datetime.now(UTC) + timedelta(seconds=lease.seconds)
+    cancelled = _change(connection, lease, {"lease_until": until, **told})
     _write(connection, lease.job.id, lines)
     return cancelled
-
-
-def note_device(connection: Connection, lease: Lease, device: str, reason: str | None) -> None:
-    """Where the job runs, and why not where it was meant to. Raises `LeaseLost`."""
-    _change(connection, lease, {"device": device, "device_reason": reason})
 
 
 def finish(
@@ -104,12 +96,11 @@ def finish(
     *,
     result: dict[str, Any] | None = None,
     error: str | None = None,
-    lines: Sequence[str] = (),
 ) -> None:
     """The end of a job. Raises `LeaseLost`."""
     ended = {"state": state, "result": result, "error": error, "finished_at": datetime.now(UTC)}
     _change(connection, lease, ended | _FREE)
-    _write(connection, lease.job.id, [*lines, f"{state}: {error}" if error else state])
+    _write(connection, lease.job.id, last=f"{state}: {error}" if error else state)
 
 
 def release(connection: Connection, lease: Lease, why: str) -> None:
@@ -119,7 +110,7 @@ def release(connection: Connection, lease: Lease, why: str) -> None:
     """
     again = {"state": _again(), "starts": job.c.starts - 1, "finished_at": _if_cancelled()}
     _change(connection, lease, again | _FREE)
-    _write(connection, lease.job.id, [f"back in the queue: {why}"])
+    _write(connection, lease.job.id, last=f"back in the queue: {why}")
 
 
 def reap(connection: Connection) -> list[Job]:
@@ -146,7 +137,7 @@ def reap(connection: Connection) -> list[Job]:
             )
         )
         reaped.append(jobs.read(connection, identity))
-        _write(connection, identity, [f"{reaped[-1].state}: {silent}"])
+        _write(connection, identity, last=f"{reaped[-1].state}: {silent}")
     return reaped
 
 
@@ -171,14 +162,18 @@ def _change(connection: Connection, lease: Lease, values: dict[str, Any]) -> boo
     return bool(row.cancel_requested)
 
 
-def _write(connection: Connection, identity: str, lines: Sequence[str]) -> None:
-    if not lines:
+def _write(
+    connection: Connection, identity: str, lines: Sequence[str] = (), last: str | None = None
+) -> None:
+    """Adds lines to a log, as far as there is room, and its `last` word in any case."""
+    if not lines and last is None:
         return
-    last = select(func.coalesce(func.max(job_log.c.number), 0)).where(job_log.c.job_id == identity)
-    number, now = connection.scalar(last) or 0, datetime.now(UTC)
-    room = max(1, LOG_LINES - number)  # the last line tells how the job ended
+    count = select(func.coalesce(func.max(job_log.c.number), 0)).where(job_log.c.job_id == identity)
+    number, now = connection.scalar(count) or 0, datetime.now(UTC)
+    new = [*lines[: max(0, LOG_LINES - number)], *([] if last is None else [last])]
     rows = [
         {"job_id": identity, "number": n, "at": now, "line": line[:LINE_CHARS]}
-        for n, line in enumerate(list(lines)[-room:], number + 1)
+        for n, line in enumerate(new, number + 1)
     ]
-    connection.execute(insert(job_log), rows)
+    if rows:
+        connection.execute(insert(job_log), rows)

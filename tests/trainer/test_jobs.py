@@ -13,7 +13,9 @@ from govor.errors import Conflict, NotFound, Unprocessable
 from govor.schemas.jobs import Job, JobRequest, Progress, Queue
 from govor.tables import job
 from tests.databases import KINDS, Server, server
-from trainer.jobs import STARTS, Lease, LeaseLost, finish, note_device, pulse, reap, release, take
+from trainer import heads
+from trainer.jobs import STARTS, Lease, LeaseLost, finish, pulse, reap, release, take
+from trainer.recipes import ENTRIES, load
 
 ASKED = JobRequest(recipe="intents", domain="support")
 
@@ -93,6 +95,17 @@ def test_what_no_recipe_takes_is_refused_by_name(
     assert error.value.param == param
 
 
+def test_the_recipes_that_may_be_asked_for_are_those_there_are() -> None:
+    assert set(jobs.RECIPES) == set(ENTRIES)
+    for entry in ENTRIES.values():
+        assert callable(load(entry))
+
+
+def test_the_parameters_that_may_be_given_are_those_of_the_recipe() -> None:
+    asked = jobs.RECIPES["intents"].params()
+    assert asked.model_dump() == heads.Params().model_dump()
+
+
 def test_a_key_has_one_live_job(engine: Engine) -> None:
     first = ask(engine, "alert")
     assert ask(engine, "alert") == first
@@ -137,13 +150,26 @@ def test_progress_and_log_are_told_with_the_pulse(engine: Engine) -> None:
     lease = took(engine)
     told = Progress(step="train", done=0.5, epoch=1, epochs=2, loss=0.25, at=datetime.now(UTC))
     with engine.begin() as connection:
-        assert pulse(connection, lease, told, ["one", "two"]) is False
-        note_device(connection, lease, "cpu", "no GPU is here")
+        news = {"progress": told.model_dump(mode="json"), "device": "cpu", "device_reason": "none"}
+        assert pulse(connection, lease, news, ["one", "two"]) is False
     found = now(engine, identity)
     assert found.progress == told
-    assert (found.device, found.device_reason) == ("cpu", "no GPU is here")
+    assert (found.device, found.device_reason) == ("cpu", "none")
     assert lines(engine, identity) == ["start 1 on a", "one", "two"]
     assert lines(engine, identity, after=2) == ["two"]
+
+
+def test_a_log_is_bounded_and_keeps_its_end(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.jobs.LOG_LINES", 3)
+    identity = ask(engine).id
+    lease = took(engine)
+    with engine.begin() as connection:
+        pulse(connection, lease, lines=["one", "two", "three"])
+        pulse(connection, lease, lines=["four"])
+        finish(connection, lease, "failed", error="no rows")
+    assert lines(engine, identity) == ["start 1 on a", "one", "two", "failed: no rows"]
 
 
 def test_a_cancelled_job_that_waits_never_starts(engine: Engine) -> None:
@@ -175,7 +201,6 @@ def test_a_worker_that_lost_its_lease_writes_no_more(engine: Engine) -> None:
     second = took(engine, worker="second")
     for write in (
         lambda c: pulse(c, zombie, lines=["still here"]),
-        lambda c: note_device(c, zombie, "cuda", None),
         lambda c: finish(c, zombie, "done", result={"by": "zombie"}),
         lambda c: release(c, zombie, "stopped"),
     ):

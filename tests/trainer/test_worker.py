@@ -1,0 +1,216 @@
+"""A real worker on the broker of files: what ends a training, and what that leaves behind."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from govor import jobs
+from govor.jobs import RECIPES
+from tests.trainer.recipes import RECIPE
+from tests.trainer.workers import Shop, alive, eventually
+
+
+@pytest.fixture(autouse=True)
+def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "patient", RECIPE)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path, trainer_lease_seconds=3, trainer_tick_seconds=0.5)
+    yield shop
+    shop.close()
+
+
+def test_a_job_runs_from_the_doorbell_to_its_result(shop: Shop) -> None:
+    shop.start("worker")
+    identity = shop.ask(seconds=1.5)
+    running = shop.until(identity, "running")
+    assert running.worker is not None
+    eventually(lambda: shop.job(identity).progress)
+    progress = shop.job(identity).progress
+    assert progress is not None
+    assert (progress.step, progress.epochs) == ("wait", 15)
+    done = shop.until(identity, "done")
+    assert done.result is not None
+    assert done.result["ran"] is True
+    assert (done.device, done.device_reason, done.starts) == ("cpu", None, 1)
+    log = shop.log(identity)
+    assert log[1:] == ["it begins", "it ran on cpu", "done"]
+    assert not Path(done.result["folder"]).exists()
+
+
+def test_a_cancel_ends_the_training_within_two_seconds(shop: Shop) -> None:
+    worker = shop.start("worker")
+    identity = shop.ask(seconds=60)
+    shop.until(identity, "running")
+    training = shop.training(worker)
+    since = time.monotonic()
+    shop.cancel(identity)
+    eventually(lambda: not alive(training))
+    assert time.monotonic() - since < 2
+    assert shop.until(identity, "cancelled").error is None
+    assert shop.until(shop.ask(), "done").state == "done"
+
+
+@pytest.mark.parametrize(
+    ("then", "error"),
+    [
+        ("fail", "ValueError: there are no rows"),
+        ("crash", "the training was ended by SIGSEGV"),
+        ("leave", "the training ended with status 3 and no result"),
+    ],
+)
+def test_a_training_that_breaks_is_a_failed_job(shop: Shop, then: str, error: str) -> None:
+    shop.start("worker")
+    failed = shop.until(shop.ask(then=then), "failed", "done")
+    assert (failed.state, failed.error, failed.starts) == ("failed", error, 1)
+    assert shop.log(failed.id)[-1] == f"failed: {error}"
+    assert shop.until(shop.ask(), "done", "failed").state == "done"
+
+
+def test_a_training_killed_for_memory_is_a_failed_job(shop: Shop) -> None:
+    worker = shop.start("worker")
+    identity = shop.ask(seconds=60)
+    os.kill(shop.training(worker), signal.SIGKILL)
+    failed = shop.until(identity, "failed")
+    assert failed.error == "the training was ended by SIGKILL: most often the memory ran out"
+    assert worker.poll() is None
+
+
+def test_a_training_has_a_time_limit(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, trainer_time_limit_seconds=2)
+    shop.start("worker")
+    failed = shop.until(shop.ask(seconds=60), "failed")
+    assert failed.error is not None
+    assert failed.error.startswith("the training took longer than 2 s (GOVOR_TRAINER_TIME_LIMIT")
+    shop.close()
+
+
+def test_nothing_that_a_training_started_outlives_it(shop: Shop) -> None:
+    worker = shop.start("worker")
+    done = shop.until(shop.ask(then="linger"), "done")
+    assert done.result is not None
+    group = done.result["pid"]
+    eventually(lambda: not members(group))
+    assert worker.poll() is None
+
+
+def test_a_gpu_job_runs_on_the_cpu_where_there_is_none(shop: Shop) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("no GPU must be here, and one is")
+    shop.start("worker")
+    done = shop.until(shop.ask(queue="gpu"), "done", seconds=60)
+    assert (done.queue, done.device) == ("gpu", "cpu")
+    assert done.device_reason is not None
+    assert "torch" in done.device_reason
+    assert "it ran on cpu" in shop.log(done.id)
+
+
+def test_a_worker_takes_the_queues_it_is_told(shop: Shop) -> None:
+    shop.start("worker", "--queues", "gpu")
+    cpu, gpu = shop.ask(), shop.ask(queue="gpu")
+    shop.until(gpu, "done", seconds=60)
+    assert shop.job(cpu).state == "queued"
+
+
+def test_a_worker_that_stops_gives_its_job_back(shop: Shop) -> None:
+    first = shop.start("worker")
+    identity = shop.ask(seconds=3)
+    training = shop.training(first)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(10) == 0
+    assert not alive(training)
+    waiting = shop.job(identity)
+    assert (waiting.state, waiting.starts) == ("queued", 0)
+    shop.start("worker")  # hears the ring that the first has left
+    assert shop.until(identity, "done").starts == 1
+
+
+def test_a_training_dies_with_its_worker_and_is_taken_up_again(shop: Shop) -> None:
+    worker = shop.start("worker", "--beat")
+    identity = shop.ask(seconds=3)
+    training = shop.training(worker)
+    worker.kill()
+    worker.wait()
+    eventually(lambda: not alive(training), 2)
+    assert shop.job(identity).state == "running"  # nobody knows yet
+    shop.start("worker", "--beat")
+    assert shop.until(identity, "done").starts == 2
+
+
+def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: Path) -> None:
+    zombie = shop.start("worker")
+    file = tmp_path / "effect"
+    identity = shop.ask(seconds=2, then="commit", file=str(file))
+    training = shop.training(zombie)
+    for pid in (zombie.pid, training):
+        os.kill(pid, signal.SIGSTOP)
+    shop.start("worker", "--beat", "--name", "second")
+    done = shop.until(identity, "done")
+    assert done.worker is not None
+    assert done.worker.startswith("second")
+    file.unlink()
+    for pid in (training, zombie.pid):
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not alive(training))
+    assert not file.exists()
+    assert shop.job(identity) == done
+    assert zombie.poll() is None
+    assert "is another worker's by now" in shop.said()
+
+
+def test_a_job_is_done_once_however_often_the_bell_rings(shop: Shop) -> None:
+    identity = shop.ask()
+    for _ in range(4):
+        jobs.ring(shop.settings, shop.job(identity))
+    shop.start("worker")
+    shop.until(identity, "done")
+    last = shop.ask()
+    shop.until(last, "done")
+    eventually(lambda: jobs.unheard(shop.settings, "cpu") == 0)
+    assert shop.job(identity).starts == 1
+
+
+def test_a_ring_that_nobody_heard_is_made_good(shop: Shop) -> None:
+    shop.start("worker", "--beat")
+    assert shop.until(shop.ask(ring=False), "done").starts == 1
+
+
+def test_a_worker_answers_while_it_trains(shop: Shop) -> None:
+    worker = shop.start("worker", "--name", "one")
+    shop.until(shop.ask(seconds=60), "running")
+    assert shop.start("ping", "--name", "one").wait(20) == 0
+    os.kill(shop.training(worker), signal.SIGKILL)
+    assert shop.start("ping", "--name", "two").wait(20) == 1
+
+
+def test_an_embedded_worker_ends_with_what_started_it(shop: Shop) -> None:
+    keeper = subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE)
+    worker = shop.start("worker", "--beat", "--until-eof", stdin=keeper.stdout)
+    identity = shop.ask(seconds=60)
+    shop.until(identity, "running")
+    keeper.kill()
+    keeper.communicate()
+    assert worker.wait(10) == 0
+    assert shop.job(identity).state == "queued"
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a group."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return [pid for pid in pids if alive(pid) and group_of(pid) == group]
+
+
+def group_of(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None

@@ -1,0 +1,118 @@
+"""Real workers on a database and a broker of their own, for tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+from sqlalchemy import Engine
+
+from govor import jobs
+from govor.config import Settings
+from govor.database import make_engine, migrate
+from govor.schemas.jobs import Job, JobRequest
+
+HOME = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], seconds: float = 20) -> T:
+    """The first truth that `look` sees."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, f"not within {seconds:g} s"
+        time.sleep(0.05)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+class Shop:
+    """A database, a broker and the workers on them."""
+
+    def __init__(self, folder: Path, url: str | None = None, **settings: object) -> None:
+        self.folder = folder
+        given = {"var": folder / "var", "database_url": url, "metrics_port": 0, **settings}
+        self.settings = Settings.model_validate(given)
+        self.workers: list[subprocess.Popen[bytes]] = []
+        migrate(self.settings.database)
+        self.engine: Engine = make_engine(self.settings.database)
+
+    def start(self, *arguments: str, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+        """A process of the trainer that knows the recipes of the tests."""
+        given = self.settings.model_dump(include=self.settings.model_fields_set, exclude_none=True)
+        log = (self.folder / f"{len(self.workers)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.trainer.recipes", *arguments],
+                cwd=HOME,
+                stdin=stdin or subprocess.DEVNULL,
+                env=os.environ | {f"GOVOR_{name.upper()}": str(v) for name, v in given.items()},
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+        self.workers.append(process)
+        return process
+
+    def ask(self, recipe: str = "patient", *, ring: bool = True, **more: object) -> str:
+        queue, priority = more.pop("queue", None), more.pop("priority", 5)
+        request = JobRequest.model_validate(
+            {"recipe": recipe, "queue": queue, "priority": priority, "params": more}
+        )
+        with self.engine.begin() as connection:
+            job = jobs.enqueue(connection, request, requested_by="test")
+        if ring:
+            jobs.ring(self.settings, job)
+        return job.id
+
+    def job(self, identity: str) -> Job:
+        with self.engine.begin() as connection:
+            return jobs.read(connection, identity)
+
+    def log(self, identity: str) -> list[str]:
+        with self.engine.begin() as connection:
+            return [line.line for line in jobs.log_lines(connection, identity)]
+
+    def cancel(self, identity: str) -> None:
+        with self.engine.begin() as connection:
+            jobs.cancel(connection, identity)
+
+    def until(self, identity: str, *states: str, seconds: float = 30) -> Job:
+        eventually(lambda: self.job(identity).state in states, seconds)
+        return self.job(identity)
+
+    def training(self, worker: subprocess.Popen[bytes]) -> int:
+        """The process that trains."""
+        return eventually(lambda: children(worker.pid))[0]
+
+    def said(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            try:
+                worker.wait(10)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        self.engine.dispose()
