@@ -34,12 +34,12 @@ from govor.errors import Conflict
 from govor.repository import Dataset, Repository, Version, deploy
 from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from services.nlu.backends.heads import Head
-from trainer import datasets, gates
+from trainer import datasets, gates, heads
 from trainer.context import Context, Task
 from trainer.datasets import DatasetVersion, Labelled
 from trainer.evaluation import Answers, answer, frozen, held_out, records
 from trainer.gates import Check
-from trainer.heads import Params, Reader, dataset_of, learn
+from trainer.heads import Params, Reader, dataset_of
 
 MODEL = "nlu"
 
@@ -179,7 +179,7 @@ def _build(work: Work, folder: Path, context: Context) -> Candidate:
         context.log(f"fold {fold} of {folds}: held-out loss {loss:.4f}")
 
     context.progress("train", done=0.1, epoch=0, epochs=work.params.folds)
-    trained = learn(folder, work.pack, work.dataset.rows, work.params, told)
+    trained = heads.learn(folder, work.pack, work.dataset.rows, work.params, told)
     context.progress("evaluate", done=0.8)
     languages, name = work.pack.languages, work.pack.name
     champion = None
