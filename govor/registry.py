@@ -24,6 +24,17 @@ from govor.tables import deployment_event
 log = logging.getLogger(__name__)
 
 
+def models(repository: Repository) -> list[ModelStatus]:
+    """Every model; what cannot be read is in the log."""
+    found = []
+    for model in repository.models():
+        try:
+            found.append(status(repository, model))
+        except VersionBroken as error:
+            log.error("%s", error)
+    return found
+
+
 def status(repository: Repository, model: str) -> ModelStatus:
     """Raises `NotFound` (`model_not_found`)."""
     serving = repository.deployment(model).model_dump(exclude={"mode", "share", "salt"})
