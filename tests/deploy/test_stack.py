@@ -16,12 +16,12 @@ from collections import Counter
 import httpx
 import pytest
 
+from tests.deploy import inside
 from tests.deploy.stack import (
     SPEECH,
     Seen,
     Stack,
     basic,
-    engine,
     talking,
     until,
 )
@@ -356,20 +356,12 @@ def test_a_training_outlives_its_worker(stack: Stack, story: Story) -> None:
 
 
 def test_nothing_runs_as_root_or_writes_outside_its_volumes(stack: Stack, story: Story) -> None:
-    written, roots = {}, {}
-    for one in stack.containers():
-        changes = engine("diff", one["ID"]).strip()
-        users = {
-            line.split()[0] for line in engine("top", one["ID"], "-eo", "uid").splitlines()[1:]
-        }
-        if changes:
-            written[one["Service"]] = changes
-        if "0" in users:
-            roots[one["Service"]] = users
+    names = {one["ID"]: one["Service"] for one in stack.containers()}
+    written = {name: found for one, name in names.items() if (found := inside.written(one))}
+    roots = [name for one, name in names.items() if 0 in inside.users(one)]
     assert not written
     assert not roots
-    count = len(stack.containers())
-    story.append((f"looked into {count} containers", "no process of root, no file written"))
+    story.append((f"looked into {len(names)} containers", "no process of root, no file written"))
 
 
 @smoke
