@@ -20,8 +20,8 @@ SCRAPED = (
 )
 """The jobs of prometheus.yml that must answer. Prometheus itself is missed by the watchdog."""
 
-# The door of the house: {{ externalURL }} is Prometheus behind it.
-_DOOR = '{{ externalURL | reReplaceAll "/prometheus/?$" "" }}'
+# The door of the house: {{ $externalURL }} is Prometheus behind it.
+_DOOR = '{{ $externalURL | reReplaceAll "/prometheus/?$" "" }}'
 _LOGS = "docker compose ps --all {0} && docker compose logs --tail 50 {0}"
 
 
