@@ -26,6 +26,7 @@ class Limits:
     rows: int = 2
     """Rows that may always be lost, however small the set."""
     calibration_rise: float = 0.05
+    """Of a small set, more: a calibration error of n rows is off by about 1/sqrt(n) itself."""
     accuracy: float = 0.6
     """Least accuracy of a language, unless the champion has less."""
     out_of_scope: float = 0.6
@@ -109,7 +110,8 @@ def _calibration(candidate: Answers, champion: Answers | None, limits: Limits) -
         limit, against = limits.calibration_error, "alone"
     else:
         before = champion.metrics()["calibration_error"]
-        limit, against = before + limits.calibration_rise, f"the champion's {before:.3f}"
+        limit = before + max(limits.calibration_rise, len(candidate.rows) ** -0.5)
+        against = f"the champion's {before:.3f}"
     reason = f"confidences are off by {value:.3f}, at most {limit:.3f} ({against})"
     return Check("calibration_error", value, limit, value <= limit, reason)
 
@@ -118,7 +120,7 @@ def sign_test(lost: int, gained: int) -> float:
     """How likely as many or more of the rows that changed would be lost, were it a coin's toss."""
     changed = lost + gained
     ways = sum(math.comb(changed, k) for k in range(lost, changed + 1))
-    return ways / float(2**changed)
+    return ways / (1 << changed)
 
 
 def not_frozen(pack: str, rows: int, folds: int) -> Check:
