@@ -15,7 +15,7 @@ from govor.keys import KeyRow, secret
 from govor.retention import Retention
 from govor.service import create_service
 from govor.spool import Spool
-from services.gateway import alerts, authorize, page
+from services.gateway import alerts, authorize, page, registry, trainings
 from services.gateway.api import add_routes
 from services.gateway.conversations import Conversations
 from services.gateway.idempotency import Idempotency
@@ -65,6 +65,8 @@ def create_app(
     page.add_routes(app)
     authorize.add_routes(app)
     alerts.add_routes(app, settings, storage.database)
+    registry.add_routes(app, settings)
+    trainings.add_routes(app, settings, storage.database, packs, storage.idempotency)
     return app
 
 
