@@ -60,16 +60,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run_embedded(settings: Settings) -> None:
-    from services.embedded import Embedded, create_apps
+    from services.embedded import Embedded, Trainer, create_apps, trains
 
     apps = create_apps(settings)
-    everything = list(apps.values())
-    server.run(
-        Embedded(apps),
-        everything,
-        settings,
-        lambda url: print(_TRY.format(url=url, json=_JSON), flush=True),
-    )
+    trainer = Trainer(settings) if trains(settings) else None
+
+    def ready(url: str) -> None:
+        print(_TRY.format(url=url, json=_JSON), flush=True)
+        if trainer is not None:
+            trainer.start()
+
+    try:
+        server.run(Embedded(apps), list(apps.values()), settings, ready)
+    finally:
+        if trainer is not None:
+            trainer.stop()
 
 
 def run_alone(name: str, settings: Settings) -> None:

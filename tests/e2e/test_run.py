@@ -15,8 +15,8 @@ from tests.e2e.conftest import HOME
 
 READY_SECONDS = 30  # 10 on a machine of one's own; tests share theirs
 SETTINGS = {"GOVOR_PORT": "0", "GOVOR_METRICS_PORT": "0"}
-# All that is written beside them: the database, the secrets, an empty spool.
-WRITTEN = ["govor.db", "secrets", "spool"]
+# All that is written beside them: the doorbell, the database, the secrets, an empty spool.
+WRITTEN = ["broker", "govor.db", "secrets", "spool"]
 
 
 def children(pid: int) -> list[int]:
@@ -53,6 +53,9 @@ def test_it_says_what_to_try_and_ends_cleanly(tmp_path: Path) -> None:
         url = said[0].split("open ")[1].split()[0]
         assert all(line.startswith("  curl " + url) for line in said[1:])
         assert httpx.get(url).status_code == 200
+        while not (tmp_path / "broker" / "control" / "cpu.exchange").exists():
+            assert time.monotonic() - since < 2 * READY_SECONDS, "no trainer"
+            time.sleep(0.1)
         below = children(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
         out, err = process.communicate(timeout=20)
