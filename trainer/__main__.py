@@ -22,12 +22,14 @@ from contextlib import closing
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from govor import jobs, logs
 from govor.config import ConfigurationError, Settings
 from govor.database import REVISION, make_engine, read_revision, transaction
 from govor.errors import GovorError
 from govor.metrics import Exporter, TrainerMetrics
+from govor.refusals import refusal
 from govor.schemas.jobs import QUEUES, Job, JobRequest
 from govor.tables import schedule as schedules
 from trainer import exporter, schedule
@@ -46,15 +48,14 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings()
         logs.configure(settings)
         result: int = asked.run(settings, asked)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return _refuse(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except (ConfigurationError, GovorError) as error:
-        return _refuse(str(error))
-    except AWAY as error:
-        return _refuse(f"GOVOR_DATABASE_URL: {error.args[0]}")
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        line = _refusal(error)
+        if line is None:
+            raise
+        sys.stderr.write(line + "\n")
+        return 2
     return result
 
 
@@ -330,9 +331,18 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _refuse(line: str) -> int:
-    sys.stderr.write(f"trainer: {' '.join(line.split())}\n")
-    return 2
+def _refusal(error: Exception) -> str | None:
+    """What was asked wrongly, in a line; None for an error that is ours."""
+    match error:
+        case GovorError():
+            return f"trainer: {error}"
+        case ValidationError() if error.title == JobRequest.__name__:
+            first = error.errors()[0]
+            return f"trainer: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        case OperationalError() | InterfaceError():
+            return f"trainer: GOVOR_DATABASE_URL: {str(error.orig).splitlines()[0]}"
+        case _:
+            return refusal(error)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ class _Attempt:
         self._leave_at = float("inf")
         self._committing = False
         self._news: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
         self._lines: list[str] = []
 
     def run(self) -> None:
@@ -164,13 +165,15 @@ class _Attempt:
                 self._end(Outcome("failed", error=error), LEAVE_SECONDS)
 
     def _reckoned(self, told: dict[str, Any]) -> dict[str, Any]:
-        """Progress as it is stored: with the time, and the time that is left."""
-        done, eta = told["done"], None
+        """Progress as it is stored: with the time, and the time that is left. What a step does not
+        tell stays as it was: a training that is over keeps its last loss."""
+        told = self._told | {name: value for name, value in told.items() if value is not None}
+        done, eta = told.get("done"), None
         if done is not None:
             done = min(max(done, 0.0), 1.0)
             eta = (time.monotonic() - self._began) * (1 - done) / done if done else None
-        told |= {"done": done, "eta_seconds": eta, "at": datetime.now(UTC)}
-        return Progress.model_validate(told).model_dump(mode="json")
+        self._told = told | {"done": done, "eta_seconds": eta, "at": datetime.now(UTC)}
+        return Progress.model_validate(self._told).model_dump(mode="json")
 
     def _end(self, outcome: Outcome, seconds: float = 0.0) -> None:
         """The first outcome counts; the process may live on for `seconds`."""

@@ -49,6 +49,7 @@ def patient(task: Task, context: Context) -> dict[str, Any]:
             context.log("before the effect")
             context.commit()
             (Path(params["file"])).write_text("done")
+    context.progress("over", done=1.0)
     context.log(f"it ran on {task.device}")
     return {"ran": True, "folder": str(context.folder), "pid": os.getpid()}
 

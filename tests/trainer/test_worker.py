@@ -39,6 +39,8 @@ def test_a_job_runs_from_the_doorbell_to_its_result(shop: Shop) -> None:
     done = shop.until(identity, "done")
     assert done.result is not None
     assert done.result["ran"] is True
+    assert done.progress is not None
+    assert (done.progress.step, done.progress.epoch) == ("over", 15)  # as the last epoch left it
     assert (done.device, done.device_reason, done.starts) == ("cpu", None, 1)
     log = shop.log(identity)
     assert log[1:] == ["it begins", "it ran on cpu", "done"]
