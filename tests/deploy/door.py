@@ -1,33 +1,25 @@
-"""nginx as the stack runs it, on this machine's network, with small services behind it.
+"""Small services to stand behind a real nginx (`bench.door`).
 
-The services are real servers on addresses of their own (127.77.0.x); a name server of a few lines
-tells nginx where they are, so that a test can add a replica and take one away.
+They are real servers on addresses of their own (127.77.x.x); a name server of a few lines tells
+nginx where they are, so that a test can add a replica and take one away.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
 from govor.routes import SERVICES
-from tests.e2e.conftest import HOME, free_port
+from tests.e2e.conftest import free_port
 
-IMAGE = "nginx:1.28-alpine"
-FOLDER = HOME / "nginx"
 INSIDE = ("grafana", "prometheus")
 
 
@@ -105,101 +97,6 @@ def breaking_off(host: str, port: int) -> Iterator[list[bytes]]:
         loop.close()
 
 
-@dataclass
-class Door:
-    """A running nginx. `port` is public, `inner` is where its own state is."""
-
-    container: str
-    port: int
-    inner: int
-    scheme: str = "http"
-
-    @property
-    def url(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
-
-    def client(self, **options: Any) -> httpx.Client:
-        options = {"verify": False, "trust_env": False, "timeout": 30} | options
-        return httpx.Client(base_url=self.url, **options)
-
-    def log(self) -> list[dict[str, Any]]:
-        """The access log so far; it is written once a second."""
-        time.sleep(1.3)
-        lines = self.output().splitlines()
-        return [json.loads(line) for line in lines if line.startswith('{"time"')]
-
-    def output(self) -> str:
-        """All that the container wrote."""
-        done = subprocess.run(
-            ["docker", "logs", self.container],
-            check=True,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        return done.stdout
-
-
-def command(
-    *words: str,
-    tls: Path = FOLDER / "tls",
-    templates: Path = FOLDER / "templates",
-    options: Sequence[str] = (),
-) -> list[str]:
-    """`docker run` with what `compose.yaml` gives to nginx."""
-    mounts = {
-        FOLDER / "nginx.conf": "/etc/nginx/nginx.conf",
-        templates: "/etc/nginx/templates",
-        FOLDER / "05-govor.envsh": "/docker-entrypoint.d/05-govor.envsh",
-        tls: "/etc/nginx/tls",
-    }
-    volumes = [f"--volume={source}:{target}:ro" for source, target in mounts.items()]
-    hardened = ["--read-only", "--tmpfs=/tmp:uid=101,mode=0700", "--user=101:101"]
-    rights = ["--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    return ["docker", "run", *hardened, *rights, *volumes, *options, IMAGE, *words]
-
-
-@contextmanager
-def nginx(
-    servers: Mapping[str, str],
-    resolver: str = "127.0.0.1",
-    *,
-    tls: Path = FOLDER / "tls",
-    templates: Path = FOLDER / "templates",
-    **settings: object,
-) -> Iterator[Door]:
-    """nginx in front of `servers` (service -> host:port), with `settings` in its environment."""
-    port, inner = free_port(), free_port()
-    environment = {
-        "GOVOR_PORT": port,
-        "GOVOR_METRICS_PORT": inner,
-        "GOVOR_RESOLVER": resolver,
-        "GOVOR_RATE_LIMIT_PER_MINUTE": 0,
-        **{f"GOVOR_{name.upper()}_SERVER": server for name, server in servers.items()},
-        **settings,
-    }
-    options = ["--detach", "--network=host"]
-    options += [f"--env={name}={value}" for name, value in environment.items()]
-    started = command(tls=tls, templates=templates, options=options)
-    container = subprocess.run(started, check=True, text=True, stdout=subprocess.PIPE).stdout
-    door = Door(container.strip(), port, inner, "http" if tls == FOLDER / "tls" else "https")
-    try:
-        _await_health(door)
-        yield door
-    finally:
-        subprocess.run(["docker", "rm", "--force", door.container], check=True, capture_output=True)
-
-
-def _await_health(door: Door) -> None:
-    for _ in range(200):
-        try:
-            httpx.get(f"http://127.0.0.1:{door.inner}/healthz", trust_env=False)
-            return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError(door.output())
-
-
 class House:
     """All services behind nginx, each a small server of its own, and the names of them all."""
 
@@ -235,5 +132,5 @@ class House:
         self._stack.close()
         self.names.close()
 
-    def replica(self, name: str, address: str) -> Any:
+    def replica(self, name: str, address: str) -> AbstractContextManager[uvicorn.Server]:
         return serving(self._app(f"{name} {address}"), address, self.port)

@@ -27,11 +27,12 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
+from bench.door import FOLDER, Door, command, nginx
 from govor.config import Settings
 from govor.errors import from_body
 from govor.routes import ROUTES, service_of
 from govor.verbs import MAX_TIMEOUT_SECONDS
-from tests.deploy.door import FOLDER, Door, House, breaking_off, command, nginx
+from tests.deploy.door import House, breaking_off
 from tests.deploy.stack import engine_or_skip
 
 TEMPLATES = FOLDER / "templates"
@@ -96,7 +97,7 @@ def door(house: House) -> Iterator[Door]:
 
 @pytest.fixture
 def client(door: Door) -> Iterator[httpx.Client]:
-    with door.client() as client:
+    with _client(door) as client:
         yield client
 
 
@@ -213,7 +214,7 @@ def test_bodies_have_limits(house: House) -> None:
         nginx(
             house.servers, house.resolver, GOVOR_MAX_JSON_BYTES=2000, GOVOR_MAX_AUDIO_BYTES=6000
         ) as door,
-        door.client() as client,
+        _client(door) as client,
     ):
         for path, limit in [
             ("/v1/understand", 2000),
@@ -260,7 +261,7 @@ def test_a_service_s_own_errors_pass_as_they_are(client: httpx.Client) -> None:
 def test_a_caller_has_a_limit(house: House) -> None:
     with (
         nginx(house.servers, house.resolver, GOVOR_RATE_LIMIT_PER_MINUTE=3) as door,
-        door.client() as client,
+        _client(door) as client,
     ):
         one, two = {"authorization": "Bearer one"}, {"x-api-key": "two"}
         assert _statuses(client, 4, one) == [200, 200, 200, 429]
@@ -288,7 +289,7 @@ def test_the_log_has_the_request_and_no_key(door: Door, client: httpx.Client) ->
             "x-api-key": "k-secret",
         },
     )
-    [line] = [line for line in door.log() if line["request_id"] == "seen"]
+    [line] = [line for line in _log(door) if line["request_id"] == "seen"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/domains", 200)
     assert line["upstream"].startswith("127.77.")
     assert 0 <= float(line["upstream_seconds"]) < 5
@@ -299,12 +300,12 @@ def test_the_log_has_the_request_and_no_key(door: Door, client: httpx.Client) ->
 @pytest.mark.docker
 def test_an_error_of_an_upstream_tells_no_key_either(house: House) -> None:
     servers = house.servers | {"gateway": "127.77.0.1:1"}
-    with nginx(servers, house.resolver) as door, door.client() as client:
+    with nginx(servers, house.resolver) as door, _client(door) as client:
         answer = client.get("/v1/domains?token=qs-secret")
         assert answer.status_code == 502
         _fault(answer, "server_error", "gateway_unavailable")
         assert answer.headers["retry-after"] == "2"
-        assert door.log()[-1]["upstream_status"].startswith("502")
+        assert _log(door)[-1]["upstream_status"].startswith("502")
         assert "secret" not in door.output()
 
 
@@ -316,7 +317,7 @@ def test_a_service_that_is_away_or_late_is_told_in_our_shape(house: House, tmp_p
     servers = house.servers | {"tts": "nowhere.test:1"}
     with (
         nginx(servers, house.resolver, templates=hurried) as door,
-        door.client() as client,
+        _client(door) as client,
     ):
         late = client.post("/v1/understand", headers={"x-pause": "5"}, json={})
         assert late.status_code == 504
@@ -385,7 +386,7 @@ def test_a_verb_is_asked_again_and_a_turn_is_not(house: House) -> None:
     with (
         house.replica("live", live),
         nginx(servers, house.resolver) as door,
-        door.client() as client,
+        _client(door) as client,
     ):
         # Nobody listens: passed over by everything.
         for _ in range(6):
@@ -414,7 +415,7 @@ def test_a_certificate_turns_tls_on(house: House, tmp_path: Path) -> None:
     (tmp_path / "privkey.pem").chmod(0o644)
     trusted = ssl.create_default_context(cafile=str(tmp_path / "fullchain.pem"))
     with nginx(house.servers, house.resolver, tls=tmp_path) as door:
-        with door.client(verify=trusted) as client:
+        with _client(door, "https", verify=trusted) as client:
             answer = client.get("/v1/domains")
             assert answer.json()["headers"]["x-forwarded-proto"] == "https"
             assert answer.headers["strict-transport-security"] == "max-age=31536000"
@@ -443,7 +444,7 @@ def test_the_address_of_the_caller_is_believed_of_a_named_proxy_alone(
     assert _told(client.get("/v1/x", headers=claim))["x-forwarded-for"] == "127.0.0.1"
     with (
         nginx(house.servers, house.resolver, GOVOR_TRUSTED_PROXY="127.0.0.0/8") as door,
-        door.client() as behind,
+        _client(door) as behind,
     ):
         assert _told(behind.get("/v1/x", headers=claim))["x-forwarded-for"] == "203.0.113.9"
 
@@ -466,6 +467,18 @@ def test_nothing_runs_as_root_or_writes_outside_its_folder(door: Door) -> None:
     assert sorted(inside("ls", "/tmp").split()) == sorted(
         ["body", "conf.d", "fastcgi", "nginx.pid", "proxy", "scgi", "uwsgi"]
     )
+
+
+def _client(door: Door, scheme: str = "http", **options: Any) -> httpx.Client:
+    url = f"{scheme}://127.0.0.1:{door.port}"
+    return httpx.Client(base_url=url, trust_env=False, timeout=30, **options)
+
+
+def _log(door: Door) -> list[dict[str, Any]]:
+    """The access log so far; it is written once a second."""
+    time.sleep(1.3)
+    lines = door.output().splitlines()
+    return [json.loads(line) for line in lines if line.startswith('{"time"')]
 
 
 def _by(answer: httpx.Response) -> str:
