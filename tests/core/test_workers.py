@@ -157,6 +157,20 @@ async def test_what_is_in_flight_is_answered_before_the_end(tmp_path: Path) -> N
         assert gunicorn.process.wait(10) == 0
 
 
+def test_the_health_check_asks_and_says_why_not(two: Gunicorn) -> None:
+    def ask(url: str) -> tuple[int, str]:
+        command = [sys.executable, "-S", "-m", "govor.health", url]
+        done = subprocess.run(command, cwd=HOME, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    assert ask(f"{two.url}/readyz") == (0, "")
+    code, said = ask(f"{two.url}/nothing")
+    assert (code, said[:5]) == (1, "404: ")
+    code, said = ask(f"http://127.0.0.1:{free_port()}")
+    assert code == 1
+    assert "refused" in said
+
+
 def test_what_is_not_http_is_400_in_the_error_shape(two: Gunicorn) -> None:
     host, _, port = two.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), 10) as client:
