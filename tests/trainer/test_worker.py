@@ -27,37 +27,44 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     shop.close()
 
 
-def test_a_job_runs_from_the_doorbell_to_its_result(shop: Shop) -> None:
-    shop.start("worker")
-    identity = shop.ask(seconds=1.5)
-    running = shop.until(identity, "running")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop with one worker, for what leaves it alive."""
+    shop = Shop(tmp_path_factory.mktemp("shop"), trainer_lease_seconds=5, trainer_tick_seconds=0.5)
+    shop.start("worker", "--beat")
+    yield shop
+    shop.close()
+
+
+def test_a_job_runs_from_the_doorbell_to_its_result(served: Shop) -> None:
+    identity = served.ask(seconds=1.5)
+    running = served.until(identity, "running")
     assert running.worker is not None
-    eventually(lambda: shop.job(identity).progress)
-    progress = shop.job(identity).progress
+    eventually(lambda: served.job(identity).progress)
+    progress = served.job(identity).progress
     assert progress is not None
     assert (progress.step, progress.epochs) == ("wait", 15)
-    done = shop.until(identity, "done")
+    done = served.until(identity, "done")
     assert done.result is not None
     assert done.result["ran"] is True
     assert done.progress is not None
     assert (done.progress.step, done.progress.epoch) == ("over", 15)  # as the last epoch left it
     assert (done.device, done.device_reason, done.starts) == ("cpu", None, 1)
-    log = shop.log(identity)
+    log = served.log(identity)
     assert log[1:] == ["it begins", "it ran on cpu", "done"]
     assert not Path(done.result["folder"]).exists()
 
 
-def test_a_cancel_ends_the_training_within_two_seconds(shop: Shop) -> None:
-    worker = shop.start("worker")
-    identity = shop.ask(seconds=60)
-    shop.until(identity, "running")
-    training = shop.training(worker)
+def test_a_cancel_ends_the_training_within_two_seconds(served: Shop) -> None:
+    identity = served.ask(seconds=60)
+    served.until(identity, "running")
+    training = served.training(served.workers[0])
     since = time.monotonic()
-    shop.cancel(identity)
+    served.cancel(identity)
     eventually(lambda: not alive(training))
     assert time.monotonic() - since < 2
-    assert shop.until(identity, "cancelled").error is None
-    assert shop.until(shop.ask(), "done").state == "done"
+    assert served.until(identity, "cancelled").error is None
+    assert served.until(served.ask(), "done").state == "done"
 
 
 @pytest.mark.parametrize(
@@ -68,21 +75,19 @@ def test_a_cancel_ends_the_training_within_two_seconds(shop: Shop) -> None:
         ("leave", "the training ended with status 3 and no result"),
     ],
 )
-def test_a_training_that_breaks_is_a_failed_job(shop: Shop, then: str, error: str) -> None:
-    shop.start("worker")
-    failed = shop.until(shop.ask(then=then), "failed", "done")
+def test_a_training_that_breaks_is_a_failed_job(served: Shop, then: str, error: str) -> None:
+    failed = served.until(served.ask(then=then), "failed", "done")
     assert (failed.state, failed.error, failed.starts) == ("failed", error, 1)
-    assert shop.log(failed.id)[-1] == f"failed: {error}"
-    assert shop.until(shop.ask(), "done", "failed").state == "done"
+    assert served.log(failed.id)[-1] == f"failed: {error}"
+    assert served.until(served.ask(), "done", "failed").state == "done"
 
 
-def test_a_training_killed_for_memory_is_a_failed_job(shop: Shop) -> None:
-    worker = shop.start("worker")
-    identity = shop.ask(seconds=60)
-    os.kill(shop.training(worker), signal.SIGKILL)
-    failed = shop.until(identity, "failed")
+def test_a_training_killed_for_memory_is_a_failed_job(served: Shop) -> None:
+    identity = served.ask(seconds=60)
+    os.kill(served.training(served.workers[0]), signal.SIGKILL)
+    failed = served.until(identity, "failed")
     assert failed.error == "the training was ended by SIGKILL: most often the memory ran out"
-    assert worker.poll() is None
+    assert served.workers[0].poll() is None
 
 
 def test_a_training_has_a_time_limit(tmp_path: Path) -> None:
@@ -94,26 +99,24 @@ def test_a_training_has_a_time_limit(tmp_path: Path) -> None:
     shop.close()
 
 
-def test_nothing_that_a_training_started_outlives_it(shop: Shop) -> None:
-    worker = shop.start("worker")
-    done = shop.until(shop.ask(then="linger"), "done")
+def test_nothing_that_a_training_started_outlives_it(served: Shop) -> None:
+    done = served.until(served.ask(then="linger"), "done")
     assert done.result is not None
     group = done.result["pid"]
     eventually(lambda: not members(group))
-    assert worker.poll() is None
+    assert served.workers[0].poll() is None
 
 
-def test_a_gpu_job_runs_on_the_cpu_where_there_is_none(shop: Shop) -> None:
+def test_a_gpu_job_runs_on_the_cpu_where_there_is_none(served: Shop) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("no GPU must be here, and one is")
-    shop.start("worker")
-    done = shop.until(shop.ask(queue="gpu"), "done", seconds=60)
+    done = served.until(served.ask(queue="gpu"), "done", seconds=60)
     assert (done.queue, done.device) == ("gpu", "cpu")
     assert done.device_reason is not None
     assert "torch" in done.device_reason
-    assert "it ran on cpu" in shop.log(done.id)
+    assert "it ran on cpu" in served.log(done.id)
 
 
 def test_a_worker_takes_the_queues_it_is_told(shop: Shop) -> None:
@@ -169,21 +172,19 @@ def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: P
     assert "is another worker's by now" in shop.said()
 
 
-def test_a_job_is_done_once_however_often_the_bell_rings(shop: Shop) -> None:
-    identity = shop.ask()
+def test_a_job_is_done_once_however_often_the_bell_rings(served: Shop) -> None:
+    identity = served.ask()
     for _ in range(4):
-        jobs.ring(shop.settings, shop.job(identity))
-    shop.start("worker")
-    shop.until(identity, "done")
-    last = shop.ask()
-    shop.until(last, "done")
-    eventually(lambda: jobs.unheard(shop.settings, "cpu") == 0)
-    assert shop.job(identity).starts == 1
+        jobs.ring(served.settings, served.job(identity))
+    served.until(identity, "done")
+    last = served.ask()
+    served.until(last, "done")
+    eventually(lambda: jobs.unheard(served.settings, "cpu") == 0)
+    assert served.job(identity).starts == 1
 
 
-def test_a_ring_that_nobody_heard_is_made_good(shop: Shop) -> None:
-    shop.start("worker", "--beat")
-    assert shop.until(shop.ask(ring=False), "done").starts == 1
+def test_a_ring_that_nobody_heard_is_made_good(served: Shop) -> None:
+    assert served.until(served.ask(ring=False), "done").starts == 1
 
 
 def test_a_worker_answers_while_it_trains(shop: Shop) -> None:
