@@ -1,0 +1,102 @@
+"""The panels without Grafana: the same queries, asked of Prometheus, plotted.
+
+Not Grafana's own picture: layout and colours are matplotlib's, titles, queries, units and
+objectives are the panels'.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from monitoring.dashboards import BOARDS
+from monitoring.dashboards.panels import Board, Panel
+from monitoring.prometheus_api import ask_range, connect
+
+COLUMNS = 3
+POINTS = 120  # of a line, at most
+_LEGEND = 6  # entries; more hide the panel
+_COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#9c755f", "#edc948", "#ff9da7")
+
+UNITS: dict[str, Callable[[float], str]] = {
+    "s": lambda value: f"{value * 1000:g} ms" if 0 < abs(value) < 1 else f"{value:g} s",
+    "percentunit": lambda value: f"{100 * value:g} %",
+    "reqps": lambda value: f"{value:g}/s",
+    "bytes": lambda value: f"{value / (1 << 20):.0f} MiB",
+    "short": lambda value: f"{value:g}",
+}
+
+
+def plot(url: str, folder: Path, seconds: float, key: str | None = None) -> list[Path]:
+    """A picture of each dashboard, of the last `seconds`; `key` opens the public door."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.time()
+    with connect(url, key) as client:
+        return [_picture(client, board, end - seconds, end, folder) for board in BOARDS]
+
+
+def _picture(client: httpx.Client, board: Board, start: float, end: float, folder: Path) -> Path:
+    panels = list(board.panels())
+    rows = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(4.6 * COLUMNS, 2.7 * rows), layout="constrained")
+    figure.suptitle(f"Govor: {board.title}", fontsize=13, fontweight="bold")
+    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw(axes, client, panel, start, end)
+    for axes in list(grid)[len(panels) :]:
+        axes.set_axis_off()
+    path = folder / f"{board.name}.png"
+    figure.savefig(path, dpi=72, pil_kwargs={"optimize": True})
+    return path
+
+
+def _draw(axes: Axes, client: httpx.Client, panel: Panel, start: float, end: float) -> None:
+    step = max(10.0, (end - start) / POINTS)
+    colours = iter(_COLOURS * 10)
+    for query in panel.queries:
+        for series in ask_range(client, query.expr, start, end, step):
+            times = [(float(at) - end) / 60 for at, _ in series["values"]]
+            values = [float(value) for _, value in series["values"]]
+            name = _named(query.legend, series["metric"])
+            axes.plot(times, values, label=name, color=next(colours), linewidth=1.4)
+    axes.set_title(panel.title, fontsize=9, loc="left")
+    axes.set_xlim((start - end) / 60, 0)
+    axes.set_ylim(bottom=0)
+    if panel.objective is not None:
+        _line(axes, panel.objective)
+    axes.yaxis.set_major_formatter(lambda value, _: UNITS[panel.unit](round(value, 6)))
+    axes.xaxis.set_major_formatter(lambda minutes, _: f"{minutes:g} min" if minutes else "now")
+    axes.tick_params(labelsize=7)
+    axes.grid(color="#e0e0e0", linewidth=0.5)
+    _legend(axes)
+
+
+def _line(axes: Axes, objective: float) -> None:
+    """The objective, where it is near enough to be seen beside the lines."""
+    top = axes.get_ylim()[1]
+    if objective <= 4 * top:
+        axes.set_ylim(top=max(top, 1.15 * objective))
+        axes.axhline(objective, color="#d62728", linestyle="--", linewidth=1)
+
+
+def _legend(axes: Axes) -> None:
+    lines, names = axes.get_legend_handles_labels()
+    if not lines:
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color="#888888")
+        return
+    rest = len(names) - _LEGEND
+    if rest > 0:
+        names[_LEGEND - 1] += f" and {rest} more"
+    axes.legend(lines[:_LEGEND], names[:_LEGEND], fontsize=6, frameon=False, loc="upper left")
+
+
+def _named(legend: str, labels: dict[str, Any]) -> str:
+    """Grafana's legend: `{{service}}` is the label's value."""
+    return re.sub(r"{{(\w+)}}", lambda found: labels.get(found[1], ""), legend).strip()
