@@ -31,7 +31,7 @@ from govor.config import Settings
 from govor.database import REVISION, insert_new, read_revision, record_deployment, transaction
 from govor.domains import Pack, load_evaluation, load_pack
 from govor.errors import Conflict
-from govor.repository import Dataset, Repository, Version, deploy
+from govor.repository import Dataset, Repository, Version, VersionBroken, deploy
 from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from services.nlu.backends.heads import Head
 from trainer import datasets, gates, heads
@@ -215,9 +215,10 @@ def _parent(work: Work) -> Version:
 def _publish(work: Work, candidate: Candidate) -> Version:
     """The version of this job on this champion, which a start before this one may have written."""
     for number in work.repository.versions(MODEL):
-        manifest = work.repository.manifest(MODEL, number)
-        if (manifest.job, manifest.parent) == (work.task.id, candidate.parent.number):
-            return work.repository.open(MODEL, number)
+        with contextlib.suppress(VersionBroken):
+            manifest = work.repository.manifest(MODEL, number)
+            if (manifest.job, manifest.parent) == (work.task.id, candidate.parent.number):
+                return work.repository.open(MODEL, number)
     return work.repository.publish(MODEL, candidate.folder, **_manifest(work, candidate))
 
 
