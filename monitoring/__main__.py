@@ -58,9 +58,13 @@ def _run(asked: argparse.Namespace) -> int:
 
             print(*plot(asked.url, asked.folder, asked.minutes * 60, key), sep="\n")
         case "receivers":
-            from monitoring.receivers import render
+            from monitoring.receivers import BadReceivers, render
 
-            render(asked.file, asked.to)
+            try:
+                render(asked.file, asked.to)
+            except BadReceivers as error:
+                print(error, file=sys.stderr)
+                return 2
         case "alert-test":
             from monitoring.receivers import send_test
 

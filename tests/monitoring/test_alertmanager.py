@@ -1,0 +1,132 @@
+"""From an alert to a job: Debian's Alertmanager, our configuration, the gateway on a port."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from sqlalchemy import select
+
+from govor.database import migrate, transaction
+from govor.tables import job
+from monitoring import receivers
+from services.gateway.main import create_app
+from services.gateway.settings import GatewaySettings
+from tests.core.apps import on_a_port
+from tests.gateway.siblings import Script, siblings
+from tests.monitoring.conftest import alertmanager, program
+from tests.monitoring.waiting import until
+
+PACKS = Path(__file__).resolve().parents[1] / "gateway" / "packs"
+EXAMPLE = receivers.BASE.with_name("receivers.example.yaml")
+KEY = "sk-alertmanager"
+
+
+def hurried(config: dict[str, Any], url: str, key: Path) -> dict[str, Any]:
+    """Our configuration with the gateway elsewhere, that waits and repeats within seconds."""
+    for route in (config["route"], *config["route"]["routes"]):
+        route |= {"group_wait": "100ms", "group_interval": "500ms", "repeat_interval": "500ms"}
+    (gateway,) = (one for one in config["receivers"] if one["name"] == "gateway")
+    (hook,) = gateway["webhook_configs"]
+    hook["url"] = f"{url}/v1/alerts"
+    hook["http_config"]["authorization"]["credentials_file"] = str(key)
+    return config
+
+
+def alert(**labels: str) -> dict[str, Any]:
+    return {
+        "labels": {"alertname": "AccuracyUnderGate", "severity": "ticket", **labels},
+        "annotations": {"summary": "nlu understands 10% of desk's frozen set"},
+    }
+
+
+def notified(client: httpx.Client) -> float:
+    """How often Alertmanager has told a webhook."""
+    page = client.get("/metrics").text.splitlines()
+    name = 'alertmanager_notifications_total{integration="webhook"'
+    return sum(float(line.split()[-1]) for line in page if line.startswith(name))
+
+
+def drive(client: httpx.Client, stored: Callable[[], list[Any]]) -> None:
+    """What Prometheus would do, in a thread of its own: the gateway has the event loop."""
+    post = "/api/v2/alerts"
+    asking = alert(retrain="intents", domain="desk")
+    client.post(post, json=[asking, alert(domain="desk")]).raise_for_status()
+    until("a job", stored, 20)
+    until("three repeats", lambda: notified(client) >= 3, 20)
+    over = {**asking, "endsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1))}
+    client.post(post, json=[over]).raise_for_status()
+    time.sleep(1)
+
+
+async def test_an_alert_becomes_one_job_however_often_it_is_told(tmp_path: Path) -> None:
+    program("prometheus-alertmanager", "alertmanager")
+    keys, key, file = tmp_path / "keys", tmp_path / "gateway.key", tmp_path / "alertmanager.yml"
+    keys.write_text(f"alertmanager admin {KEY}\n")
+    key.write_text(f"{KEY}\n")
+    settings = GatewaySettings(domains=PACKS, domain="desk", var=tmp_path / "var", keys_file=keys)
+    migrate(settings.database)
+
+    def stored() -> list[Any]:
+        with transaction(settings.database) as connection:
+            return list(connection.execute(select(job)))
+
+    app = create_app(settings, siblings(Script()))
+    async with on_a_port(app, app) as url:
+        file.write_text(yaml.safe_dump(hurried(receivers.config(None), url, key)))
+        with alertmanager(file, tmp_path) as client:
+            await asyncio.to_thread(drive, client, stored)
+    (only,) = stored()
+    assert (only.recipe, only.domain) == ("intents", "desk")
+    assert only.requested_by == "alert AccuracyUnderGate"
+
+
+@pytest.mark.parametrize("given", [None, "example"])
+def test_alertmanager_takes_the_configuration(tmp_path: Path, given: str | None) -> None:
+    if given:
+        lines = EXAMPLE.read_text().split("#\n", 1)[1].splitlines()
+        (tmp_path / "receivers.yaml").write_text("\n".join(line[2:] for line in lines))
+    made = tmp_path / "alertmanager.yml"
+    receivers.render(tmp_path / "receivers.yaml", made)
+    assert made.stat().st_mode & 0o777 == 0o640
+    done = subprocess.run([program("amtool"), "check-config", made], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {one["name"]: set(one) for one in yaml.safe_load(made.read_text())["receivers"]}
+    people = {"email_configs", "slack_configs", "telegram_configs", "webhook_configs"}
+    assert names["people"] - {"name"} == (people if given else set())
+
+
+def test_what_people_read_leads_to_the_runbook() -> None:
+    slack = {"api_url": "https://hooks.example.org/x", "channel": "#govor"}
+    own = {"api_url": "https://hooks.example.org/y", "text": "ours"}
+    made = receivers.config({"people": {"slack_configs": [slack, own]}})
+    first, second = made["receivers"][0]["slack_configs"]
+    for word in ("summary", "runbook", "panel", "command"):
+        assert f".Annotations.{word}" in first["text"]
+    assert second["text"] == "ours"
+
+
+@pytest.mark.parametrize("text", ["people: [", "nobody: {}", "- people"])
+def test_a_wrong_file_of_receivers_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "receivers.yaml").write_text(text)
+    with pytest.raises(receivers.BadReceivers, match=r"file of receivers|is no YAML"):
+        receivers.render(tmp_path / "receivers.yaml", tmp_path / "alertmanager.yml")
+    assert not (tmp_path / "alertmanager.yml").exists()
+
+
+def test_a_test_alert_reaches_alertmanager(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    key = tmp_path / "key"
+    file.write_text(yaml.safe_dump(hurried(receivers.config(None), "http://127.0.0.1:1", key)))
+    with alertmanager(file, tmp_path) as client:
+        assert "AlertTest" in receivers.send_test(str(client.base_url))
+        (one,) = client.get("/api/v2/alerts").json()
+    assert one["labels"]["alertname"] == "AlertTest"
+    assert one["receivers"] == [{"name": "people"}]
