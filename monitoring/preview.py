@@ -6,6 +6,7 @@ objectives are the panels'.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from monitoring.dashboards import BOARDS
 from monitoring.dashboards.panels import Board, Panel
@@ -45,36 +47,40 @@ def plot(url: str, folder: Path, seconds: float, key: str | None = None) -> list
 def _picture(client: httpx.Client, board: Board, start: float, end: float, folder: Path) -> Path:
     panels = list(board.panels())
     rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(4.6 * COLUMNS, 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(4 * COLUMNS, 2.6 * rows), layout="constrained")
     figure.suptitle(f"Govor: {board.title}", fontsize=13, fontweight="bold")
-    grid = figure.subplots(rows, COLUMNS, squeeze=False).flat
-    for axes, panel in zip(grid, panels, strict=False):
+    places = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for axes, panel in zip(places, panels, strict=False):
         _draw(axes, client, panel, start, end)
-    for axes in list(grid)[len(panels) :]:
+    for axes in places[len(panels) :]:
         axes.set_axis_off()
     path = folder / f"{board.name}.png"
-    figure.savefig(path, dpi=72, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=90, pil_kwargs={"optimize": True})
     return path
 
 
 def _draw(axes: Axes, client: httpx.Client, panel: Panel, start: float, end: float) -> None:
     step = max(10.0, (end - start) / POINTS)
-    colours = iter(_COLOURS * 10)
+    colours = itertools.cycle(_COLOURS)
     for query in panel.queries:
         for series in ask_range(client, query.expr, start, end, step):
             times = [(float(at) - end) / 60 for at, _ in series["values"]]
             values = [float(value) for _, value in series["values"]]
             name = _named(query.legend, series["metric"])
-            axes.plot(times, values, label=name, color=next(colours), linewidth=1.4)
-    axes.set_title(panel.title, fontsize=9, loc="left")
+            axes.plot(times, values, label=name, color=next(colours), linewidth=1.5)
+    axes.set_title(panel.title, fontsize=9.5, loc="left", fontweight="bold")
     axes.set_xlim((start - end) / 60, 0)
-    axes.set_ylim(bottom=0)
+    top = axes.dataLim.ymax if axes.lines else 1.0
+    axes.set_ylim(-0.02 * top if top > 0 else -0.02, 1.12 * top if top > 0 else 1)
     if panel.objective is not None:
         _line(axes, panel.objective)
     axes.yaxis.set_major_formatter(lambda value, _: UNITS[panel.unit](round(value, 6)))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda minutes, _: f"{minutes:g} min" if minutes else "now")
-    axes.tick_params(labelsize=7)
-    axes.grid(color="#e0e0e0", linewidth=0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.tick_params(labelsize=7.5)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
     _legend(axes)
 
 
@@ -94,7 +100,17 @@ def _legend(axes: Axes) -> None:
     rest = len(names) - _LEGEND
     if rest > 0:
         names[_LEGEND - 1] += f" and {rest} more"
-    axes.legend(lines[:_LEGEND], names[:_LEGEND], fontsize=6, frameon=False, loc="upper left")
+    axes.legend(
+        lines[:_LEGEND],
+        names[:_LEGEND],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.12),
+        ncols=3,
+        fontsize=7,
+        frameon=False,
+        columnspacing=1,
+        handlelength=1.2,
+    )
 
 
 def _named(legend: str, labels: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
@@ -41,9 +41,8 @@ _VERSIONS = 10  # of a model that are shown, the newest
 def start(settings: Settings, *registries: CollectorRegistry) -> Exporter:
     """Serves these metrics, and those of `registries`, on the settings' address. Raises `OSError`
     when its port is taken."""
-    registry = CollectorRegistry()
-    registry.register(Jobs(settings))
-    return Exporter([registry, *registries], settings.metrics_host, settings.metrics_port)
+    collectors = [Jobs(settings), ProcessCollector(registry=None), *registries]
+    return Exporter(collectors, settings.metrics_host, settings.metrics_port)
 
 
 class Jobs(Collector):

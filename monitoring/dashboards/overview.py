@@ -98,13 +98,14 @@ OVERVIEW = Board(
         "Saturation": (
             panel(
                 "Processor",
-                "Cores that the processes of a service use.",
+                "Cores that the processes which answer use; what recognises speech or trains is a"
+                " process of its own, seen in `docker stats`.",
                 "short",
                 ("sum by (job) (rate(process_cpu_seconds_total[5m]))", "{{job}}"),
             ),
             panel(
                 "Memory",
-                "Memory of a service's processes.",
+                "Memory of the processes which answer.",
                 "bytes",
                 ("sum by (job) (process_resident_memory_bytes)", "{{job}}"),
             ),
