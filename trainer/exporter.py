@@ -56,7 +56,7 @@ class Jobs(Collector):
         found: list[Metric] = []
         try:
             with transaction(self._url) as connection:
-                for read in (_jobs, _queues, _running, _training, self._quality):
+                for read in (_jobs, _queues, _running, _training, _durations, self._quality):
                     found += read(connection)
         except SQLAlchemyError as error:
             log.warning("no metrics of jobs: %s", str(error).splitlines()[0])
@@ -170,6 +170,20 @@ def _training(connection: Connection) -> Iterable[Metric]:
             if told is not None and (value := read(told)) is not None:
                 families[name].add_metric([recipe], value)
     return families.values()
+
+
+def _durations(connection: Connection) -> Iterable[Metric]:
+    """Of the last job that ended: the workers' own histogram begins anew with each of them."""
+    last = GaugeMetricFamily(
+        "job_last_duration_seconds", "Of the last job of a recipe.", labels=["recipe", "state"]
+    )
+    columns = job.c.state, job.c.started_at, job.c.finished_at
+    ended = select(*columns).where(job.c.started_at.is_not(None), job.c.finished_at.is_not(None))
+    for recipe in RECIPES:
+        newest = ended.where(job.c.recipe == recipe).order_by(job.c.finished_at.desc()).limit(1)
+        for state, started, finished in connection.execute(newest):
+            last.add_metric([recipe, state], (finished - started).total_seconds())
+    return (last,)
 
 
 def _evaluations(connection: Connection) -> list[Row[Any]]:

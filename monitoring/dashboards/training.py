@@ -25,13 +25,9 @@ TRAINING = Board(
             ),
             panel(
                 "Duration of a job",
-                "Mean since the worker started.",
+                "Of the last one that ended, by how.",
                 "s",
-                (
-                    "sum by (recipe, state) (job_duration_seconds_sum)"
-                    " / sum by (recipe, state) (job_duration_seconds_count)",
-                    "{{recipe}} {{state}}",
-                ),
+                ("max by (recipe, state) (job_last_duration_seconds)", "{{recipe}} {{state}}"),
             ),
         ),
         "Queues": (

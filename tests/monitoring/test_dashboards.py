@@ -38,7 +38,7 @@ def ours(folder: Path) -> set[str]:
     families += list(exporter.Jobs(Settings(var=folder)).collect())
     # Without a schema the exporter says no more than that; its families are in its test.
     source = Path(exporter.__file__).read_text()
-    names = set(re.findall(r'"((?:jobs|training|model|champion)_[a-z_]+|jobs)"', source))
+    names = set(re.findall(r'"((?:jobs?|training|model|champion)_[a-z_]+|jobs)"', source))
     for family in families:
         names.add(family.name)
     suffixes = ("", "_total", "_bucket", "_sum", "_count")

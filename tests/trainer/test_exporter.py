@@ -99,6 +99,7 @@ def test_jobs_are_told_as_they_are(settings: Settings, registry: CollectorRegist
         work.finish(connection, lease, "failed", error="a test")
     assert value("jobs_finished_total", {**recipe, "state": "failed"}) == 1
     assert value("jobs_lease_expired", recipe) == 0
+    assert 0 < (value("job_last_duration_seconds", {**recipe, "state": "failed"}) or 0) < 60
     assert value("training_progress_ratio", recipe) == 0.5
 
 
