@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,9 @@ from govor.schemas.stt import TranscribeOptions, Transcript
 from govor.schemas.tts import SynthesizeRequest
 
 M = TypeVar("M", bound=BaseModel)
+
+SERVED = re.compile(r"(\S+) version (\d+)")
+"""A model and its version, as `/readyz` names what serves."""
 
 # httpx spends 1.35 ms a call with a pool of 8 connections and 1.84 ms with 256.
 _POOL = httpx.Limits(max_connections=64, max_keepalive_connections=8, keepalive_expiry=30)
@@ -95,13 +99,17 @@ class Sibling:
         await self._http.aclose()
 
     async def ready(self) -> tuple[bool, str]:
-        """Whether the sibling says that it can work, within a second."""
+        """Whether the sibling says that it can work, within a second, and with which versions."""
         try:
             async with asyncio.timeout(1.0):
                 answer = await self._http.get("/readyz")
         except (httpx.HTTPError, TimeoutError):
             return False, "not reached"
-        return answer.status_code == 200, "ready" if answer.status_code == 200 else "not ready"
+        if answer.status_code != 200:
+            return False, "not ready"
+        parts = answer.json().get("parts", {})
+        named = [f"{name} {part['detail']}" for name, part in parts.items()]
+        return True, ", ".join(filter(SERVED.fullmatch, named)) or "ready"
 
     @asynccontextmanager
     async def _open(

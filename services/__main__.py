@@ -2,6 +2,7 @@
 
 `python -m services stt` starts one alone, on a database that `python -m services init` prepared.
 `python -m services secrets` makes the secrets of a stack of containers (`services.secrets`).
+`python -m services doctor` tells what is well here and what is not (`services.doctor`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from govor.config import ConfigurationError, Settings
 from govor.database import migrate
 from govor.refusals import refusal
 from govor.routes import SERVICES
-from services import secrets
+from services import doctor, secrets
 
 _TRY = """\
 Govor is ready: open {url} and speak or type, or try
@@ -33,11 +34,16 @@ def main(arguments: Sequence[str]) -> int:
     """Runs until stopped. A bad configuration is one line and code 2."""
     parser = argparse.ArgumentParser(prog="python -m services", description=__doc__)
     parser.add_argument(
-        "service", nargs="?", choices=(*SERVICES, "init", "secrets"), help="all when absent"
+        "service",
+        nargs="?",
+        choices=(*SERVICES, "init", "secrets", "doctor"),
+        help="all when absent",
     )
     service = parser.parse_args(arguments).service
     try:
         settings = Settings()
+        if service == "doctor":
+            return _examine(settings)
         logs.configure(settings)
         _check(settings)
         if service is None:
@@ -57,6 +63,15 @@ def main(arguments: Sequence[str]) -> int:
         print(line, file=sys.stderr)
         return 2
     return 0
+
+
+def _examine(settings: Settings) -> int:
+    """Prints the findings; 1 when one of them is `fail`."""
+    failed = False
+    for finding in doctor.examine(settings):
+        print(finding, flush=True)
+        failed = failed or finding.state == "fail"
+    return int(failed)
 
 
 def run_embedded(settings: Settings) -> None:

@@ -45,7 +45,7 @@ def allowed(importer: str, module: str) -> bool:
     if within(importer, "services.embedded", "services.docs"):
         return within(module, "services")
     if within(importer, "services.__main__"):
-        return within(module, "services.embedded")
+        return within(module, "services.embedded", "services.doctor", "services.secrets")
     if within(importer, "services"):
         return within(module, ".".join(importer.split(".")[:2]))
     backends = [f"services.{name}.backends" for name in ("stt", "nlu", "generator", "tts")]

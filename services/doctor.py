@@ -1,0 +1,353 @@
+"""`python -m services doctor`: what is well here, what is not, and what to do about it.
+
+A line a finding, `ok`, `warn` or `fail`, in words for whoever runs this. It asks from where it is
+run, a laptop or a container, and of a stopped installation as well as of a running one. It tells no
+secret and nothing that users said.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from govor.clients import SERVED
+from govor.config import ConfigurationError, Settings
+from govor.database import REVISION, read_api_keys, read_revision, transaction
+from govor.domains import PackError, load_pack
+from govor.errors import GovorError
+from govor.keys import is_loopback, read_keys
+from govor.repository import Repository, VersionBroken
+
+State = Literal["ok", "warn", "fail"]
+
+CONTAINERS = {
+    "nginx": ":8081/healthz",
+    "worker": ":9000/metrics",
+    "beat": ":9000/metrics",
+    "prometheus": ":9090/-/healthy",
+    "alertmanager": ":9093/-/healthy",
+}
+"""Of `compose.yaml`, as far as the gateway's networks go: where each tells that it is well."""
+
+_NOT_WELL = ("not reached", "not ready", "away")
+LITTLE_BYTES, NOTHING_BYTES = 2 << 30, 200 << 20
+SKEW_SECONDS = 2.0
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "fastapi",
+    "uvicorn",
+    "sqlalchemy",
+    "celery",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    state: State
+    what: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.state:<5}{self.what:<12} {self.said}"
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All findings, as they are made. A check that fails itself is a finding, too."""
+    for check in CHECKS:
+        try:
+            yield from check(settings)
+        except Exception as error:
+            yield Finding("fail", check.__name__, f"could not be looked at: {type(error).__name__}")
+
+
+def versions(_: Settings) -> Iterator[Finding]:
+    installed = [f"{name} {found}" for name in _PACKAGES if (found := _version(name))]
+    yield Finding("ok", "govor", f"{version('govor')} on Python {platform.python_version()}")
+    yield Finding("ok", "packages", ", ".join(installed))
+
+
+def devices(settings: Settings) -> Iterator[Finding]:
+    """On what models can run: a provider that is installed is tried with a model of ours."""
+    cores = len(os.sched_getaffinity(0))
+    if not (_version("onnxruntime") or _version("onnxruntime-gpu")):
+        yield Finding("ok", "devices", f"{cores} cores; no model runs here (no onnxruntime)")
+        return
+    from govor.onnx import ort
+
+    model = next(settings.bundled_folder.glob("*/*/*.onnx"), None)
+    if model is None:
+        yield Finding("warn", "devices", f"{cores} cores; there is no model to try them with")
+        return
+    ort.set_default_logger_severity(4)  # a provider that cannot be used is told below
+    for provider in ort.get_available_providers():
+        name = provider.removesuffix("ExecutionProvider")
+        if name == "Azure":  # calls a service of theirs, and is in every wheel
+            continue
+        with suppress(Exception):
+            if provider in ort.InferenceSession(model, providers=[provider]).get_providers():
+                yield Finding("ok", "devices", f"models can run on {name} ({cores} cores here)")
+                continue
+        yield Finding("warn", "devices", f"{name} is installed and cannot be used here")
+
+
+def ports(settings: Settings) -> Iterator[Finding]:
+    for port, path in ((settings.port, "/version"), (settings.metrics_port, "/metrics")):
+        url = _url(settings, port)
+        if said := _ours(url + path):
+            yield Finding("ok", "ports", f"{port}: {said}")
+        elif _listens(url):
+            who = _listener(port) or "another program"
+            yield Finding("fail", "ports", f"{port} is taken by {who}")
+        else:
+            yield Finding("ok", "ports", f"{port} is free")
+
+
+def disk(settings: Settings) -> Iterator[Finding]:
+    """Space and the right to write where something is written."""
+    places = [settings.var_folder, settings.repository_folder, settings.var_folder / "spool"]
+    for place in dict.fromkeys(places):
+        if not place.is_dir():
+            if place == settings.var_folder:
+                yield Finding("ok", "disk", f"{place} is not there yet: made at the first start")
+            continue
+        free = shutil.disk_usage(place).free
+        state: State = "fail" if free < NOTHING_BYTES else "warn" if free < LITTLE_BYTES else "ok"
+        yield Finding(state, "disk", f"{place}: {free / (1 << 30):.1f} GiB free")
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    known = 0
+    if settings.keys_file is not None:
+        try:
+            rows = read_keys(settings.keys_file)
+        except ConfigurationError as error:
+            yield Finding("fail", "keys", str(error))
+            return
+        known = len(rows)
+        admins = sum("admin" in row.scopes for row in rows)
+        yield Finding("ok", "keys", f"{known} in {settings.keys_file}, {admins} with scope admin")
+    elif is_loopback(settings.host):
+        yield Finding("ok", "keys", "no file of keys; without any, this machine alone may call")
+    else:
+        yield Finding("warn", "keys", f"GOVOR_HOST={settings.host} needs a key: GOVOR_KEYS_FILE")
+    secrets = (settings.keys_file, settings.internal_key_path, settings.subject_secret_path)
+    for file in filter(None, secrets):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mode & 0o007:
+                yield Finding("warn", "keys", f"everybody here can read {file}: chmod 600 {file}")
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    url = make_url(settings.database)
+    where = f"{url.get_backend_name()} {url.host or url.database}"
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        yield Finding("ok", "database", f"{where} is not there yet: made at the first start")
+        return
+    try:
+        with transaction(settings.database) as connection:
+            revision = read_revision(connection)
+            stored = len(read_api_keys(connection)) if revision == REVISION else 0
+            before = datetime.now(UTC)
+            now = connection.execute(text("SELECT CURRENT_TIMESTAMP")).scalar()
+    except (SQLAlchemyError, OSError) as error:
+        yield Finding("fail", "database", f"{where} does not answer: {type(error).__name__}")
+        return
+    if revision != REVISION:
+        needed = f"this code needs {REVISION}: python -m services init"
+        yield Finding("fail", "database", f"{where}: revision {revision}, {needed}")
+        return
+    yield Finding("ok", "database", f"{where}: revision {revision}, {stored} keys in its table")
+    if isinstance(now, datetime):  # PostgreSQL's; SQLite has the clock of this machine
+        skew = abs((now - before).total_seconds())
+        state: State = "ok" if skew < SKEW_SECONDS else "warn"
+        yield Finding(state, "clock", f"{skew:.1f} s from the database's (leases go by both)")
+
+
+def broker(settings: Settings) -> Iterator[Finding]:
+    if not _version("celery"):
+        yield Finding("ok", "broker", "not used here: celery is not installed")
+        return
+    from govor.jobs import unheard
+
+    if settings.broker_url is None and not (settings.var_folder / "broker").is_dir():
+        yield Finding("ok", "broker", "its folder is not there yet: made with the first job")
+        return
+    where = f"Redis at {make_url(settings.broker_url).host}" if settings.broker_url else "a folder"
+    try:
+        waiting = sum(unheard(settings, queue) for queue in settings.trainer_queues)
+    except Exception as error:  # kombu raises what each transport raises
+        yield Finding("fail", "broker", f"{where} does not answer: {type(error).__name__}")
+        return
+    yield Finding("ok", "broker", f"{where} answers: {waiting} rings that no worker heard yet")
+
+
+def packs(settings: Settings) -> Iterator[Finding]:
+    names = sorted(file.parent.name for file in settings.domains_folder.glob("*/domain.yaml"))
+    for name in names:
+        try:
+            load_pack(settings.domains_folder / name)
+        except PackError as error:
+            yield Finding("fail", "packs", f"{name}: {str(error).splitlines()[0]}")
+        else:
+            yield Finding("ok", "packs", f"{name} is sound")
+    if settings.domain not in names:
+        yield Finding("fail", "packs", f"GOVOR_DOMAIN={settings.domain}: there is no such pack")
+
+
+def models(settings: Settings) -> Iterator[Finding]:
+    """Whether what is deployed is whole on this disk, digest by digest."""
+    repository = Repository(settings.repository_folder, settings.bundled_folder)
+    for name in repository.models():
+        try:
+            champion = repository.deployment(name).champion
+            if champion is None:
+                yield Finding("warn", "models", f"{name}: no version is deployed")
+                continue
+            repository.open(name, champion)
+        except (GovorError, VersionBroken) as error:
+            yield Finding("fail", "models", f"{name}: {error}")
+        else:
+            yield Finding("ok", "models", f"{name}: version {champion} is deployed, and whole")
+
+
+def services(settings: Settings) -> Iterator[Finding]:
+    """What the service here says of all its parts, and whether what serves is what is deployed.
+
+    The gateway, alone or in the embedded mode, speaks of the four others."""
+    url = _url(settings, settings.port)
+    try:
+        parts = _get(f"{url}/readyz").json()["parts"]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        yield Finding("warn", "services", f"nothing of ours answers at {url}: is it started?")
+        return
+    repository = Repository(settings.repository_folder, settings.bundled_folder)
+    for name, part in parts.items():
+        said = part["detail"]
+        served = {model: int(number) for model, number in SERVED.findall(f"{name} {said}")}
+        behind = [m for m, number in served.items() if repository.deployment(m).champion != number]
+        if not part["ready"] or said in _NOT_WELL:
+            yield Finding("fail", name, said)
+        elif behind:
+            yield Finding("warn", name, f"{said}; another version of {behind[0]} is deployed")
+        else:
+            yield Finding("ok", name, said)
+
+
+def containers(_: Settings) -> Iterator[Finding]:
+    """The other containers of the stack, where this is one of them."""
+    if not (Path("/.dockerenv").exists() and _address("gateway")):
+        return
+    for name, path in CONTAINERS.items():
+        if not _address(name):
+            yield Finding("fail", name, "does not run, or not on this network")
+            continue
+        try:
+            well = _get(f"http://{name}{path}").is_success
+        except httpx.HTTPError:
+            well = False
+        yield Finding("ok" if well else "fail", name, "answers" if well else "does not answer")
+
+
+def clock(_: Settings) -> Iterator[Finding]:
+    now = time.time()
+    before = now < Path(__file__).stat().st_mtime
+    said = datetime.fromtimestamp(now, UTC).isoformat(" ", "seconds")
+    wrong = ", which is before this code was installed: set the clock"
+    yield Finding("fail" if before else "ok", "clock", said + wrong * before)
+
+
+CHECKS: tuple[Check, ...] = (
+    versions,
+    clock,
+    devices,
+    disk,
+    keys,
+    packs,
+    models,
+    ports,
+    database,
+    broker,
+    services,
+    containers,
+)
+
+
+def _version(package: str) -> str | None:
+    with suppress(PackageNotFoundError):
+        return version(package)
+    return None
+
+
+def _url(settings: Settings, port: int) -> str:
+    """Where this machine reaches what listens on the settings' address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False, timeout=5)
+
+
+def _ours(url: str) -> str | None:
+    """What of ours answers at a URL."""
+    with suppress(httpx.HTTPError, ValueError, LookupError, TypeError):
+        answer = _get(url)
+        if url.endswith("/metrics"):
+            return "metrics" if "model_ready" in answer.text or "turn_" in answer.text else None
+        told = answer.json()
+        if told["name"] == "govor":
+            return f"the {told['service']}, Govor {told['version']}"
+    return None
+
+
+def _listens(url: str) -> bool:
+    address = httpx.URL(url)
+    with suppress(OSError), socket.create_connection((address.host, address.port or 80), 1.0):
+        return True
+    return False
+
+
+def _address(name: str) -> str | None:
+    with suppress(OSError):
+        return socket.gethostbyname(name)
+    return None
+
+
+def _listener(port: int) -> str | None:
+    """The program that listens on a port, where Linux lets us see it."""
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        if (file := Path("/proc/net") / table).exists()
+        for line in file.read_text().splitlines()[1:]
+    ]
+    sockets = {
+        f"socket:[{row[9]}]"
+        for row in rows
+        if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port
+    }
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return None
