@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-IMAGE = "nginx:1.28-alpine"
+IMAGE = "nginx:1.30-alpine"
 FOLDER = Path(__file__).resolve().parent.parent / "nginx"
 
 

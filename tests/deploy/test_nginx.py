@@ -55,13 +55,14 @@ def small_service(name: str) -> ASGIApp:
             told | {"headers": dict(request.headers)}, headers={"x-request-id": "x"}
         )
 
-    async def events(_: Request) -> Response:
+    async def events(request: Request) -> Response:
         async def later() -> AsyncIterator[bytes]:
             yield b"data: first\n\n"
             await asyncio.sleep(PAUSE_SECONDS)
             yield b"data: " + b"last " * 1000 + b"\n\n"
 
-        return StreamingResponse(later(), media_type="text/event-stream")
+        unbuffered = {} if request.url.path == "/v1/events" else {"x-accel-buffering": "no"}
+        return StreamingResponse(later(), media_type="text/event-stream", headers=unbuffered)
 
     async def authorize(request: Request) -> Response:
         known = request.headers.get("x-api-key") == ADMIN
@@ -75,6 +76,7 @@ def small_service(name: str) -> ASGIApp:
     return Starlette(
         routes=[
             Route("/v1/events", events),
+            Route("/v1/synthesize", events, methods=["GET"]),
             Route("/internal/authorize", authorize),
             WebSocketRoute("/v1/echo", echo),
             Route("/{path:path}", tell, methods=METHODS),
@@ -328,9 +330,10 @@ def test_a_service_that_is_away_or_late_is_told_in_our_shape(house: House, tmp_p
 
 
 @pytest.mark.docker
-def test_the_first_event_does_not_wait_for_the_last(client: httpx.Client) -> None:
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/synthesize"])
+def test_the_first_event_does_not_wait_for_the_last(client: httpx.Client, path: str) -> None:
     since = time.monotonic()
-    with client.stream("GET", "/v1/events") as answer:
+    with client.stream("GET", path) as answer:
         chunks = answer.iter_raw()
         assert next(chunks).startswith(b"data: first")
         assert time.monotonic() - since < PAUSE_SECONDS
