@@ -78,6 +78,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     GOVOR_LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 8000 9000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --start-interval=1s \
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=2s \
     CMD ["python", "-S", "-m", "govor.health"]
 CMD ["gunicorn", "--config", "python:govor.gunicorn"]
