@@ -37,7 +37,7 @@ ARG SERVICE
 ARG DEVICE=cpu
 # An index besides the default one, for instance PyTorch's own with the CPU build.
 ARG PIP_EXTRA_INDEX_URL
-# Of what comes along, 60 MB are tests of numpy and places of telephone numbers: nobody asks.
+# Of what comes along, 57 MB are tests of numpy and places of telephone numbers: nobody asks.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     case "$SERVICE $DEVICE" in \
         gateway\ *) extras=gateway,container ;; \
