@@ -35,7 +35,7 @@ from services.stt.backends.silero import SpeechDetector
 from services.stt.backends.sphinx_passes import Decoder, Passes
 from services.tts.backends import load as load_voice
 from trainer.recipes import voices
-from trainer.recipes.phrases import build, of_sentences
+from trainer.recipes.phrases import build, of_sentences, sayable
 
 HOME = Path(__file__).resolve().parent.parent
 FOLDS = 5
@@ -146,8 +146,8 @@ def spoken(data: Path) -> Iterator[Row]:
     for name, pack in load_packs(HOME / "domains").items():
         lists = pack_lists(pack, "en")
         rng = random.Random(0)
-        texts = [template.sample(rng, lists).text for _, template in pack.utterances("en")]
-        plain = of_sentences(name, texts).sentences
+        samples = [template.sample(rng, lists) for _, template in pack.utterances("en")]
+        plain = of_sentences(name, (s.text for s in samples if sayable(s))).sentences
         with served(
             Repository(HOME / "models", HOME / "models").open("stt-en", 1), name
         ) as listener:
@@ -299,7 +299,8 @@ def massive(data: Path, count: int) -> list[str]:
 
 
 def written(decoder: Decoder, said: Said) -> str:
-    return " ".join(word.text for word in decoder.decode(cepstra(said.samples), lambda: None))
+    words = decoder.decode(cepstra(said.samples), lambda: None).words
+    return " ".join(word.text for word in words)
 
 
 def right(said: Sequence[Said], heard: Sequence[Heard]) -> float:

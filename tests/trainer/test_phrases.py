@@ -64,6 +64,13 @@ def test_a_pack_brings_utterances_values_and_buttons(support: Pack) -> None:
     assert "<order_number>" in phrases.grammar
 
 
+def test_a_value_without_words_is_not_said() -> None:
+    horoscope = load_pack(Settings().domains_folder / "horoscope")
+    sentences = of_pack(horoscope, "en").sentences
+    assert "it is leo" in sentences
+    assert "it is" not in sentences  # it is ♌
+
+
 def test_the_bundled_versions_are_the_same_each_time(support: Pack, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run([support], tmp_path / name)
