@@ -152,7 +152,11 @@ class Stack:
     def speak(self, **fields: str) -> httpx.Response:
         """One spoken turn: a recorded "thank you"."""
         recording = {"audio": (SPEECH.name, SPEECH.read_bytes(), "audio/flac")}
-        return self.client.post("/v1/converse", files=recording, data={"language": "en", **fields})
+        return self.client.post(
+            "/v1/converse",
+            files=recording,
+            data={"language": "en", "reply": ["text", "audio"], **fields},
+        )
 
     def train(self, **body: Any) -> str:
         """The id of a training that was accepted."""

@@ -402,6 +402,9 @@ def test_doctor_is_content(stack: Stack, story: Story) -> None:
 def test_access_log_is_json_with_the_request_id(stack: Stack) -> None:
     name = "find-me-in-the-log"
     stack.client.get("/version", headers={"x-request-id": name}).raise_for_status()
-    lines = stack.compose("logs", "--no-color", "--no-log-prefix", "nginx").splitlines()
-    entries = [json.loads(line) for line in lines if name in line]
-    assert [entry["request_id"] for entry in entries] == [name]
+
+    def entries() -> list[dict[str, object]]:
+        lines = stack.compose("logs", "--no-color", "--no-log-prefix", "nginx").splitlines()
+        return [json.loads(line) for line in lines if name in line]
+
+    assert [entry["request_id"] for entry in until("its line", entries, 10)] == [name]
