@@ -8,37 +8,32 @@ python -m trainer schedule nightly "0 3 * * *" intents domain=support
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import closing
 
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from govor import jobs, logs
 from govor.config import ConfigurationError, Settings
-from govor.database import REVISION, make_engine, read_revision, transaction
+from govor.database import REVISION, make_engine, read_revision
 from govor.errors import GovorError
 from govor.metrics import Exporter, TrainerMetrics
 from govor.refusals import refusal
-from govor.schemas.jobs import QUEUES, Job, JobRequest
-from govor.tables import schedule as schedules
-from trainer import exporter, schedule
+from govor.schemas.jobs import QUEUES, JobRequest
+from trainer import commands, exporter, schedule
 from trainer.app import answers, work
 from trainer.execution import AWAY, Worker
 
 log = logging.getLogger(__name__)
-
-FOLLOW_SECONDS = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = Settings()
         logs.configure(settings)
+        _check_schema(settings)
         result: int = asked.run(settings, asked)
     except KeyboardInterrupt:
         return 130
@@ -61,7 +57,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def worker(settings: Settings, asked: argparse.Namespace) -> int:
     """Runs jobs until SIGTERM; with `--beat` looks after all jobs, too."""
-    _check_schema(settings)
     if asked.until_eof:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     stopping, metrics = threading.Event(), TrainerMetrics()
@@ -81,7 +76,6 @@ def worker(settings: Settings, asked: argparse.Namespace) -> int:
 
 def beat(settings: Settings, _: argparse.Namespace) -> int:
     """Looks after all jobs until SIGTERM."""
-    _check_schema(settings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -101,68 +95,8 @@ def ping(settings: Settings, asked: argparse.Namespace) -> int:
     """0 when the worker hears its broker: the health check of its container."""
     if answers(settings, asked.name):
         return 0
-    _say("no answer")
+    commands.say("no answer")
     return 1
-
-
-def train(settings: Settings, asked: argparse.Namespace) -> int:
-    """Enqueues a job and follows it; 0 when it is done."""
-    given = _assignments(asked.settings)
-    request = JobRequest(
-        recipe=asked.recipe,
-        domain=given.pop("domain", settings.domain),
-        dataset=given.pop("dataset", None),
-        queue=asked.queue,
-        priority=asked.priority,
-        params=given,
-    )
-    with transaction(settings.database) as connection:
-        job = jobs.enqueue(connection, request, requested_by="command line")
-    _say(f"job {job.id}")
-    if asked.now:
-        threading.Thread(target=_run_here, args=(settings, job), daemon=True).start()
-    else:
-        jobs.ring(settings, job)
-    return 0 if asked.detach else _follow(settings, job.id)
-
-
-def listing(settings: Settings, asked: argparse.Namespace) -> int:
-    with transaction(settings.database) as connection:
-        found, _ = jobs.listing(connection, state=asked.state, limit=asked.limit)
-    for job in found:
-        _say(_line(job))
-    return 0
-
-
-def cancel(settings: Settings, asked: argparse.Namespace) -> int:
-    with transaction(settings.database) as connection:
-        job = jobs.cancel(connection, asked.id)
-    _say(job.state if job.state == "cancelled" else "its worker is told")
-    return 0
-
-
-def follow(settings: Settings, asked: argparse.Namespace) -> int:
-    with transaction(settings.database) as connection:
-        jobs.read(connection, asked.id)
-    return _follow(settings, asked.id)
-
-
-def plan(settings: Settings, asked: argparse.Namespace) -> int:
-    """Lists the schedules, adds or replaces one, or removes it."""
-    with transaction(settings.database) as connection:
-        if asked.remove:
-            schedule.remove(connection, asked.remove)
-        elif asked.name is not None:
-            if asked.recipe is None:
-                raise ConfigurationError('a schedule is: NAME "CRON LINE" RECIPE key=value ...')
-            given = _assignments(asked.settings)
-            domain = given.pop("domain", settings.domain)
-            request = JobRequest(recipe=asked.recipe, domain=domain, params=given)
-            schedule.add(connection, asked.name, asked.cron, request)
-        rows = connection.execute(select(schedules).order_by(schedules.c.name)).all()
-    for row in rows:
-        _say(f"{row.name}  {row.cron} UTC  {row.recipe} {row.domain} {json.dumps(row.params)}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,48 +105,51 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = parser.add_subparsers(required=True, metavar="COMMAND").add_parser
 
-    one = commands.add_parser("worker", help="run jobs until SIGTERM")
+    one = add("worker", help="run jobs until SIGTERM")
     one.add_argument("--queues", type=_queues, help="cpu, gpu, or both (the setting's)")
     one.add_argument("--beat", action="store_true", help="look after all jobs, too")
     one.add_argument("--name", default="worker", help="what it is called on this machine")
     one.add_argument("--until-eof", action="store_true", help="stop when standard input ends")
     one.set_defaults(run=worker)
 
-    commands.add_parser("beat", help="look after all jobs until SIGTERM").set_defaults(run=beat)
-    commands.add_parser("tick", help="look after all jobs once").set_defaults(run=tick)
+    add("beat", help="look after all jobs until SIGTERM").set_defaults(run=beat)
+    add("tick", help="look after all jobs once").set_defaults(run=tick)
 
-    one = commands.add_parser("ping", help="whether the worker hears its broker")
+    one = add("ping", help="whether the worker hears its broker")
     one.add_argument("--name", default="worker")
     one.set_defaults(run=ping)
 
-    one = commands.add_parser("train", help="ask for a training, and follow it")
+    one = add("train", help="ask for a training, and follow it")
     one.add_argument("recipe", help=", ".join(jobs.RECIPES))
     one.add_argument("settings", nargs="*", metavar="key=value", help="domain, dataset, params")
     one.add_argument("--queue", choices=QUEUES)
     one.add_argument("--priority", type=int, default=5, help="0 to 9, 9 goes first")
     one.add_argument("--now", action="store_true", help="run it here, without a worker")
     one.add_argument("--detach", action="store_true", help="do not follow it")
-    one.set_defaults(run=train)
+    one.set_defaults(run=commands.train)
 
-    one = commands.add_parser("jobs", help="list jobs, newest first")
+    one = add("jobs", help="list jobs, newest first")
     one.add_argument("--state")
     one.add_argument("--limit", type=int, default=20)
-    one.set_defaults(run=listing)
+    one.set_defaults(run=commands.listing)
 
-    for name, run, text in (("cancel", cancel, "end a job"), ("logs", follow, "follow a job")):
-        one = commands.add_parser(name, help=text)
+    for name, run, text in (
+        ("cancel", commands.cancel, "end a job"),
+        ("logs", commands.follow, "follow a job"),
+    ):
+        one = add(name, help=text)
         one.add_argument("id")
         one.set_defaults(run=run)
 
-    one = commands.add_parser("schedule", help="list schedules, add one, or remove it")
+    one = add("schedule", help="list schedules, add one, or remove it")
     one.add_argument("name", nargs="?")
     one.add_argument("cron", nargs="?", help='five fields, UTC: "0 3 * * *"')
     one.add_argument("recipe", nargs="?")
     one.add_argument("settings", nargs="*", metavar="key=value")
     one.add_argument("--remove", metavar="NAME")
-    one.set_defaults(run=plan)
+    one.set_defaults(run=commands.plan)
     return parser
 
 
@@ -221,74 +158,6 @@ def _queues(text: str) -> list[str]:
     if unknown := [queue for queue in queues if queue not in QUEUES]:
         raise argparse.ArgumentTypeError(f"there is no queue {unknown[0]!r}")
     return queues
-
-
-def _assignments(words: Sequence[str]) -> dict[str, object]:
-    """`key=value` words; a value is read as JSON where it is some."""
-    given: dict[str, object] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigurationError(f"{word}: write key=value")
-        try:
-            given[key] = json.loads(value)
-        except ValueError:
-            given[key] = value
-    return given
-
-
-def _run_here(settings: Settings, job: Job) -> None:
-    name = f"command line@{socket.gethostname()}:{os.getpid()}"
-    here = Worker(name, settings, threading.Event(), TrainerMetrics())
-    here.run_next(job.queue, only=job.id)
-
-
-def _follow(settings: Settings, identity: str) -> int:
-    """Prints a job's log until it is over."""
-    engine = make_engine(settings.database)
-    seen, shown = 0, ""
-    while True:
-        with engine.begin() as connection:
-            job = jobs.read(connection, identity)
-            lines = jobs.log_lines(connection, identity, seen)
-        for line in lines:
-            _say(f"{line.at:%H:%M:%S} {line.line}")
-            seen = line.number
-        if job.live:
-            shown = _show_progress(job, shown)
-            time.sleep(FOLLOW_SECONDS)
-        elif not lines:
-            engine.dispose()
-            if job.result is not None:
-                _say(json.dumps(job.result, indent=1, ensure_ascii=False))
-            return 0 if job.state == "done" else 1
-
-
-def _show_progress(job: Job, shown: str) -> str:
-    progress = _progress(job)
-    if progress != shown and job.progress is not None:
-        _say(f"{job.progress.at:%H:%M:%S} {progress}")
-    return progress
-
-
-def _progress(job: Job) -> str:
-    if (now := job.progress) is None:
-        return ""
-    parts = [now.step]
-    if now.done is not None:
-        parts.append(f"{now.done:.0%}")
-    if now.epoch is not None:
-        parts.append(f"epoch {now.epoch}" + (f" of {now.epochs}" if now.epochs else ""))
-    if now.loss is not None:
-        parts.append(f"loss {now.loss:.4g}")
-    if now.eta_seconds is not None:
-        parts.append(f"{now.eta_seconds:.0f} s to go")
-    return ", ".join(parts)
-
-
-def _line(job: Job) -> str:
-    what = f"{job.id}  {job.created_at:%Y-%m-%d %H:%M:%S}  {job.state:9}  {job.recipe}"
-    return "  ".join(filter(None, (what, job.domain, job.error or _progress(job))))
 
 
 def _exporter(settings: Settings, *, jobs: bool, own: Sequence[CollectorRegistry] = ()) -> Exporter:
@@ -324,11 +193,6 @@ def _check_schema(settings: Settings) -> None:
 def _end_with_stdin() -> None:
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _refusal(error: Exception) -> str | None:

@@ -124,6 +124,9 @@ class Chaos:
     def end(self) -> list[Job]:
         """All jobs, when they are over; nobody else may have died."""
         eventually(lambda: not any(job.live for job in self.now()), 120)
+        for job in self.now():
+            if job.state != "done":
+                self.told += [job.id, *self.shop.log(job.id)]
         everyone: list[subprocess.Popen[bytes]] = [*self.workers, *self.beats]
         assert [process.poll() for process in everyone] == [None] * len(everyone)
         return self.now()

@@ -169,7 +169,7 @@ def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: P
     assert not file.exists()
     assert shop.job(identity) == done
     assert zombie.poll() is None
-    assert "is another worker's by now" in shop.said()
+    assert "is another worker's by now" in shop.said_by(zombie)
 
 
 def test_a_job_is_done_once_however_often_the_bell_rings(served: Shop) -> None:

@@ -51,14 +51,15 @@ class Shop:
         given = {"var": folder / "var", "database_url": url, "metrics_port": 0, **settings}
         self.settings = Settings.model_validate(given)
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.logs: dict[int, Path] = {}
         migrate(self.settings.database)
         self.engine: Engine = make_engine(self.settings.database)
 
     def start(self, *arguments: str, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         """A process of the trainer that knows the recipes of the tests."""
         given = self.settings.model_dump(include=self.settings.model_fields_set, exclude_none=True)
-        log = (self.folder / f"{len(self.workers)}.log").open("wb")
-        with log:
+        path = self.folder / f"{len(self.workers)}.log"
+        with path.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.trainer.recipes", *arguments],
                 cwd=HOME,
@@ -69,6 +70,7 @@ class Shop:
                 start_new_session=True,
             )
         self.workers.append(process)
+        self.logs[process.pid] = path
         return process
 
     def ask(self, recipe: str = "patient", *, ring: bool = True, **more: object) -> str:
@@ -102,8 +104,8 @@ class Shop:
         """The process that trains."""
         return eventually(lambda: children(worker.pid))[0]
 
-    def said(self) -> str:
-        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+    def said_by(self, process: subprocess.Popen[bytes]) -> str:
+        return self.logs[process.pid].read_text()
 
     def close(self) -> None:
         for worker in self.workers:

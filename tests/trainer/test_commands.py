@@ -1,0 +1,78 @@
+"""`python -m trainer` as an operator types it."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from govor.jobs import RECIPES
+from govor.schemas.jobs import State
+from tests.trainer.recipes import RECIPE
+from tests.trainer.workers import Shop, eventually
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.setitem(RECIPES, "patient", RECIPE)
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def say(shop: Shop, *arguments: str) -> tuple[int, str]:
+    """A command's status, and what it wrote."""
+    process: subprocess.Popen[bytes] = shop.start(*arguments)
+    status = process.wait(60)
+    return status, shop.said_by(process)
+
+
+def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
+    status, said = say(shop, "train", "patient", "domain=support", "seconds=0.5", "--now")
+    assert status == 0, said
+    assert "it begins" in said
+    assert '"ran": true' in said
+    status, said = say(shop, "train", "patient", "then=fail", "--now")
+    assert status == 1
+    assert "failed: ValueError: there are no rows" in said
+    status, said = say(shop, "jobs")
+    assert [line.split()[3] for line in said.splitlines()] == ["failed", "done"]
+
+
+def test_a_training_is_followed_while_a_worker_runs_it(shop: Shop) -> None:
+    shop.start("worker")
+    asking = shop.start("train", "patient", "seconds=60")
+    identity = eventually(lambda: shop.said_by(asking)).split()[1]
+    shop.until(identity, "running")
+    assert say(shop, "cancel", identity) == (0, "its worker is told\n")
+    assert asking.wait(30) == 1
+    assert shop.said_by(asking).endswith(" cancelled\n")
+    state: State = shop.job(identity).state
+    assert state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("train", "alchemy"), "trainer: there is no recipe 'alchemy', but intents"),
+        (("train", "intents", "sead=3"), "trainer: params.sead: Extra inputs are not permitted"),
+        (("train", "intents", "--priority", "10"), "trainer: priority: "),
+        (("logs", "nobody"), "trainer: there is no job 'nobody'"),
+        (("schedule", "nightly", "@daily", "intents"), "trainer: '@daily' is no cron line: "),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line(
+    shop: Shop, arguments: tuple[str, ...], line: str
+) -> None:
+    status, said = say(shop, *arguments)
+    assert status == 2
+    assert said.startswith(line)
+    assert said.count("\n") == 1
+
+
+def test_schedules_are_added_listed_and_removed(shop: Shop) -> None:
+    added = say(shop, "schedule", "nightly", "0 3 * * *", "intents", "domain=support", "seed=4")
+    assert added == (0, 'nightly  0 3 * * * UTC  intents support {"seed": 4}\n')
+    assert say(shop, "schedule") == added
+    assert say(shop, "schedule", "--remove", "nightly") == (0, "")
+    assert say(shop, "schedule", "--remove", "nightly")[0] == 2
