@@ -143,6 +143,7 @@ def _assert_the_tables_tell_it(settings: Settings, result: dict[str, Any]) -> No
     kept = {row["name"]: row for row in rows(settings, dataset_version)}
     assert set(kept) == {"intents-horoscope", "evaluation-horoscope"}
     assert kept["intents-horoscope"]["digest"] == result["dataset_digest"]
+    assert kept["intents-horoscope"]["sources"][0]["name"] == "pack horoscope"
     [decision] = rows(settings, gate_decision)
     assert (decision["passed"], decision["champion"]) == (True, 1)
     assert decision["checks"] == result["checks"]
@@ -250,6 +251,20 @@ def test_an_earlier_dataset_may_be_named(pizza: Settings, notes: Notes, tmp_path
     (tmp_path / "job" / "dataset").unlink()
     with pytest.raises(NotFound, match="no version"):
         intents.retrain(task("job-3", dataset="0" * 64), notes, pizza)
+
+
+def test_a_dataset_that_the_frozen_set_asks_by_now_is_refused(
+    pizza: Settings, notes: Notes
+) -> None:
+    pack = load_pack(pizza.domains_folder / "pizza")
+    row = datasets.Labelled("feed me", "order", "feed me", "en")
+    dataset = datasets.write(pizza.lake_folder, "intents-pizza", [row], [])
+    asks = {"intents": {name: ["feed me"] for name in pack.intents}, "out_of_scope": ["moon"]}
+    (pizza.domains_folder / "pizza" / "evaluation").mkdir()
+    file = pizza.domains_folder / "pizza" / "evaluation" / "en.yaml"
+    file.write_text(json.dumps(asks))
+    with pytest.raises(ValueError, match="asks 1 rows of this dataset"):
+        intents.retrain(task(dataset=dataset.digest), notes, pizza)
 
 
 def test_unknown_params_are_refused(pizza: Settings, notes: Notes) -> None:

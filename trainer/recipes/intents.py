@@ -39,9 +39,10 @@ from trainer.context import Context, Task
 from trainer.datasets import DatasetVersion, Labelled
 from trainer.evaluation import Answers, answer, frozen, held_out, records
 from trainer.gates import Check
-from trainer.heads import Params, Reader, dataset_of
+from trainer.heads import Params, Reader, Trained, dataset_of
 
 MODEL = "nlu"
+NOTHING_SAID = datasets.Corrections([], [], {})
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,7 @@ def _prepare(task: Task, context: Context, settings: Settings) -> Work:
     name, lake = f"intents-{pack.name}", settings.lake_folder
     if digest:
         dataset = datasets.read(lake, name, digest)
-        if strange := {row.intent for row in dataset.rows} - {None, *pack.intents}:
-            raise ValueError(f"{pack.name} has no intents {sorted(map(str, strange))} any more")
+        _check_fits(dataset, pack, judges)
     else:
         dataset = _collect(settings, pack, params, name, judges, context)
     pinned.write_text(dataset.digest)
@@ -136,6 +136,15 @@ def _prepare(task: Task, context: Context, settings: Settings) -> Work:
     )
 
 
+def _check_fits(dataset: DatasetVersion, pack: Pack, judges: Sequence[Labelled]) -> None:
+    """An earlier dataset was made for the pack and the frozen set of its day."""
+    if strange := {row.intent for row in dataset.rows} - {None, *pack.intents}:
+        raise ValueError(f"{pack.name} has no intents {sorted(map(str, strange))} any more")
+    asked = {datasets.spelt(row.text) for row in judges}
+    if count := datasets.without(dataset.rows, asked)[1]:
+        raise ValueError(f"the frozen set of {pack.name} asks {count} rows of this dataset by now")
+
+
 def _collect(
     settings: Settings,
     pack: Pack,
@@ -146,22 +155,21 @@ def _collect(
 ) -> DatasetVersion:
     """The pack's rows and what people corrected, without what the frozen set asks."""
     own = datasets.pack_rows(pack, params.samples, params.seed)
-    with _database(settings) as connection:
-        if connection is None:
-            context.log("no database yet: nothing that people corrected")
-            said = datasets.Corrections([], [], {})
-        else:
-            said = datasets.corrections(connection, pack, own)
     asked = {datasets.spelt(row.text) for row in judges}
-    rows, frozen_too = datasets.without([*own, *said.rows], asked)
-    left_out = said.left_out | ({"in the frozen set": frozen_too} if frozen_too else {})
+    with _database(settings) as connection:
+        said = datasets.corrections(connection, pack, own) if connection else NOTHING_SAID
+        rows, in_frozen = datasets.without([*own, *said.rows], asked)
+        left_out = said.left_out | ({"in the frozen set": in_frozen} if in_frozen else {})
+        sources = [
+            {"name": f"pack {pack.name}", "digest": pack.digest, "rows": len(own)},
+            {"name": "corrections", "feedback": said.feedback, "rows": len(said.rows)},
+            {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
+        ]
+        dataset = datasets.write(settings.lake_folder, name, rows, sources)
+        if connection:
+            insert_new(connection, dataset_version, [dataset.record()])
     context.log(f"{len(own)} rows of the pack, {len(said.rows)} corrections, left out: {left_out}")
-    sources = [
-        {"name": f"pack {pack.name}", "digest": pack.digest, "rows": len(own)},
-        {"name": "corrections", "feedback": said.feedback, "rows": len(said.rows)},
-        {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
-    ]
-    return datasets.write(settings.lake_folder, name, rows, sources)
+    return dataset
 
 
 def _build(work: Work, folder: Path, context: Context) -> Candidate:
@@ -181,24 +189,29 @@ def _build(work: Work, folder: Path, context: Context) -> Candidate:
     context.progress("train", done=0.1, epoch=0, epochs=work.params.folds)
     trained = heads.learn(folder, work.pack, work.dataset.rows, work.params, told)
     context.progress("evaluate", done=0.8)
-    languages, name = work.pack.languages, work.pack.name
-    champion = None
-    if work.frozen:
-        reader = Reader(folder)
-        answers = answer(Head.load(folder / "heads", name), reader, work.frozen.rows)
-        if f"heads/{name}.json" in parent.manifest.files:
-            head = Head.load(parent.folder / "heads", name)
-            champion = answer(head, reader, work.frozen.rows)
-        limits = gates.FROZEN
-    else:
-        answers, limits = held_out(trained, languages), gates.HELD_OUT
-    size = sum(file.stat().st_size for file in (folder / "heads").glob(f"{name}.*"))
-    checks = gates.decide(answers, champion, languages, size, limits)
-    if not work.frozen:
-        checks.insert(0, gates.not_frozen(name, len(answers.rows), work.params.folds))
+    answers, champion, checks = _judge(work, folder, parent, trained)
     for check in checks:
         context.log(f"{'passed' if check.passed else 'FAILED'} {check.name}: {check.reason}")
     return Candidate(folder, parent, trained.metrics, answers, champion, checks)
+
+
+def _judge(
+    work: Work, folder: Path, parent: Version, trained: Trained
+) -> tuple[Answers, Answers | None, list[Check]]:
+    """What the new head answers, what the parent's does where the two may be compared, the gate."""
+    name, languages = work.pack.name, work.pack.languages
+    size = sum(file.stat().st_size for file in (folder / "heads").glob(f"{name}.*"))
+    if work.frozen is None:
+        answers = held_out(trained, languages)
+        note = gates.not_frozen(name, len(answers.rows), work.params.folds)
+        checks = gates.decide(answers, None, languages, size, gates.HELD_OUT)
+        return answers, None, [note, *checks]
+    reader, rows = Reader(folder), work.frozen.rows
+    answers = answer(Head.load(folder / "heads", name), reader, rows)
+    champion = None
+    if f"heads/{name}.json" in parent.manifest.files:
+        champion = answer(Head.load(parent.folder / "heads", name), reader, rows)
+    return answers, champion, gates.decide(answers, champion, languages, size)
 
 
 def _parent(work: Work) -> Version:
@@ -314,8 +327,8 @@ def _record(work: Work, candidate: Candidate, version: Version, context: Context
         if connection is None:
             context.log("no database yet: nothing recorded")
             return
-        kept = [work.dataset.record(), *([work.frozen.record()] if work.frozen else [])]
-        insert_new(connection, dataset_version, kept)
+        if work.frozen:
+            insert_new(connection, dataset_version, [work.frozen.record()])
         insert_new(connection, model_version, [version_row])
         insert_new(connection, gate_decision, [decision])
         for number, answers in (
