@@ -117,7 +117,9 @@ def ports(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", "ports", f"{port}: {said}")
         elif _listens(url):
             who = _listener(port) or "another program"
-            yield Finding("fail", "ports", f"{port} is taken by {who}")
+            yield Finding(
+                "fail", "ports", f"{port} is taken by {who}, which is not Govor, or hangs"
+            )
         else:
             yield Finding("ok", "ports", f"{port} is free")
 
@@ -313,7 +315,7 @@ def _ours(url: str) -> str | None:
     with suppress(httpx.HTTPError, ValueError, LookupError, TypeError):
         answer = _get(url)
         if url.endswith("/metrics"):
-            return "metrics" if "model_ready" in answer.text or "turn_" in answer.text else None
+            return "metrics" if answer.text.startswith("# HELP ") else None
         told = answer.json()
         if told["name"] == "govor":
             return f"the {told['service']}, Govor {told['version']}"

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -27,7 +28,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
 
-from bench.door import FOLDER, Door, command, nginx
+from bench.door import FOLDER, IMAGE, Door, command, nginx
 from govor.config import Settings
 from govor.errors import from_body
 from govor.routes import ROUTES, service_of
@@ -133,6 +134,15 @@ def test_every_fault_is_an_error_of_ours() -> None:
         same_kind = error.status == int(status) or status in ("414", "431", "502")
         assert same_kind, status
         assert json.loads(body)["error"]["type"] == error.type or status in ("414", "431")
+
+
+def test_the_image_is_that_of_the_stack() -> None:
+    stack = yaml.safe_load((FOLDER.parent / "compose.yaml").read_text())
+    assert stack["services"]["nginx"]["image"] == IMAGE
+    mounted = " ".join(str(volume) for volume in stack["services"]["nginx"]["volumes"])
+    for word in command("nginx"):
+        if word.startswith("--volume="):
+            assert word.rpartition(":")[0].rpartition(":")[2] in mounted
 
 
 # What a real nginx does

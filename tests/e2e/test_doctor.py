@@ -78,7 +78,7 @@ def test_what_is_wrong_is_told_with_what_to_do_and_without_secrets(tmp_path: Pat
         findings = list(examine(settings))
     wrong = {finding.what: finding for finding in findings if finding.state != "ok"}
     assert wrong["keys"].said == f"everybody here can read {keys}: chmod 600 {keys}"
-    taken = rf"{settings.port} is taken by \S+ \(pid {os.getpid()}\)"
+    taken = rf"{settings.port} is taken by \S+ \(pid {os.getpid()}\), which is not Govor, or hangs"
     assert re.fullmatch(taken, wrong["ports"].said)
     assert wrong["packs"].said == "GOVOR_DOMAIN=astrology: there is no such pack"
     assert wrong["database"].said.startswith("postgresql 127.0.0.1 does not answer")
