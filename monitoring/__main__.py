@@ -8,7 +8,6 @@ python -m monitoring receivers FILE TO                 Alertmanager's configurat
 python -m monitoring alert-test URL                    a test alert, by way of Alertmanager
 """
 
-# ruff: noqa: T201  commands print: it is what they are for
 from __future__ import annotations
 
 import argparse

@@ -7,6 +7,7 @@ objectives are the panels'.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections.abc import Callable
@@ -64,14 +65,19 @@ def _draw(axes: Axes, client: httpx.Client, panel: Panel, start: float, end: flo
     colours = itertools.cycle(_COLOURS)
     for query in panel.queries:
         for series in ask_range(client, query.expr, start, end, step):
-            times = [(float(at) - end) / 60 for at, _ in series["values"]]
-            values = [float(value) for _, value in series["values"]]
+            known = {
+                round((float(at) - start) / step): float(value) for at, value in series["values"]
+            }
+            places = range(min(known), max(known) + 1)
+            times = [(start + place * step - end) / 60 for place in places]
+            values = [known.get(place, math.nan) for place in places]  # a gap stays one
             name = _named(query.legend, series["metric"])
             axes.plot(times, values, label=name, color=next(colours), linewidth=1.5)
     axes.set_title(panel.title, fontsize=9.5, loc="left", fontweight="bold")
     axes.set_xlim((start - end) / 60, 0)
-    top = axes.dataLim.ymax if axes.lines else 1.0
-    axes.set_ylim(-0.02 * top if top > 0 else -0.02, 1.12 * top if top > 0 else 1)
+    top = axes.dataLim.ymax if axes.lines else 0.0
+    top = top if 0 < top < math.inf else panel.objective or 1.0
+    axes.set_ylim(-0.02 * top, 1.12 * top)
     if panel.objective is not None:
         _line(axes, panel.objective)
     axes.yaxis.set_major_formatter(lambda value, _: UNITS[panel.unit](round(value, 6)))
@@ -88,7 +94,7 @@ def _line(axes: Axes, objective: float) -> None:
     """The objective, where it is near enough to be seen beside the lines."""
     top = axes.get_ylim()[1]
     if objective <= 4 * top:
-        axes.set_ylim(top=max(top, 1.15 * objective))
+        axes.set_ylim(top=max(top, 1.12 * objective))
         axes.axhline(objective, color="#d62728", linestyle="--", linewidth=1)
 
 
