@@ -28,6 +28,13 @@ def test_all_parts_are_there() -> None:
     assert set(CONTAINERS) == {*SERVICES, *parts, "grafana", *BARE, *ONE_SHOTS}
 
 
+def test_each_service_has_an_image_with_its_models() -> None:
+    stages = re.findall(r"AS models-(\w+)$", (HOME / "Dockerfile").read_text(), re.MULTILINE)
+    assert set(stages) == {*SERVICES, "trainer"}
+    for name in SERVICES:
+        assert CONTAINERS[name]["build"]["args"]["SERVICE"] == name
+
+
 def test_only_nginx_is_published_and_on_loopback() -> None:
     published = {name: spec["ports"] for name, spec in CONTAINERS.items() if "ports" in spec}
     assert list(published) == ["nginx"]
