@@ -6,10 +6,10 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 SERVICES := stt,nlu,generator,tts,gateway,cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup trainer dev run models check test test-all test-compose bench quality docs up clean
+.PHONY: help setup trainer dev run models check test test-all test-compose bench quality docs dashboards-preview alert-test up clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.setup ## the environment with all services, without torch
 trainer: $(VENV)/.trainer ## torch and what the recipes need, on top of it
@@ -61,6 +61,15 @@ quality: dev ## accuracy against the bars
 docs: dev ## write what is generated: the settings page, the OpenAPI document, rules, dashboards
 	$(BIN)/python -m services.docs
 	$(BIN)/python -m monitoring
+
+dashboards-preview: dev ## the panels of the running stack, plotted into docs/dashboards
+	GOVOR_KEY=$$(docker compose exec -T gateway cat /var/lib/govor/secrets/admin.key) \
+	$(BIN)/python -m monitoring preview http://127.0.0.1:$${GOVOR_PORT:-8080}/prometheus docs/dashboards
+
+alert-test: ## a test alert, by way of the running stack, to everyone who is told
+	docker compose exec -T alertmanager amtool --alertmanager.url=http://127.0.0.1:9093 alert add \
+	  alertname=AlertTest severity=page --annotation=summary="a test, nothing is wrong" \
+	  --annotation=runbook=docs/runbooks/README.md --annotation=command="make alert-test"
 
 up: ## the stack of containers, on http://127.0.0.1:8080
 	docker compose up --detach --wait

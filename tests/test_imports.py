@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).resolve().parent.parent
-OURS = ("govor", "services", "trainer", "bench")
+OURS = ("govor", "services", "trainer", "monitoring", "bench")
 HEAVY = ("torch", "transformers", "sklearn")
 FILES = sorted(path for folder in OURS for path in (HOME / folder).rglob("*.py"))
 
@@ -51,6 +51,8 @@ def allowed(importer: str, module: str) -> bool:
     backends = [f"services.{name}.backends" for name in ("stt", "nlu", "generator", "tts")]
     if within(importer, "trainer"):
         return within(module, "trainer", *backends)
+    if within(importer, "monitoring"):
+        return within(module, "monitoring")
     return within(module, "bench", "trainer", *backends)
 
 

@@ -24,11 +24,29 @@ from govor.service import administrator
 from govor.tables import job
 from services.gateway.settings import GatewaySettings
 
+_EXAMPLE = {
+    "version": "4",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {"alertname": "ChampionAccuracy", "retrain": "intents", "domain": "support"},
+            "annotations": {"summary": "the champion is under its gate"},
+            "fingerprint": "9c1f2f7b3d5a6e40",
+        }
+    ],
+}
+
 
 def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> None:
     window = timedelta(seconds=settings.gateway_retrain_window_seconds)
 
-    @app.post("/v1/alerts", status_code=202, tags=["gateway"])
+    @app.post(
+        "/v1/alerts",
+        summary="What Alertmanager tells",
+        status_code=202,
+        tags=["gateway"],
+        openapi_extra={"requestBody": {"content": {"application/json": {"example": _EXAMPLE}}}},
+    )
     async def alerts(told: Alerts, _: Annotated[Principal, Depends(administrator)]) -> Retrained:
         """Alertmanager's webhook (version 4). An alert that fires and has the label `retrain` asks
         for a training of that recipe, for the domain of its label `domain`."""
