@@ -25,6 +25,10 @@ class Child:
         temporary = folder / "tmp"
         temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._channel, theirs = socket.socketpair()
+        # While kombu closes a lost connection the process has a default timeout (`collect`); a
+        # socket made in that moment would not wait, and its reader take that for the end.
+        self._channel.setblocking(True)
+        theirs.setblocking(True)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "trainer.child", str(theirs.fileno())],
