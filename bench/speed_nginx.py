@@ -21,7 +21,7 @@ import uvloop
 from bench.alone import service
 from bench.door import FOLDER, Door, engine, nginx
 
-ROUNDS, COUNT, CONNECTIONS = 6, 1600, 32
+ROUNDS, COUNT, CONNECTIONS = 12, 800, 32
 ADDED_SECONDS = 40e-6
 UNLIMITED = 10_000_000  # requests a minute: counted, never reached
 
