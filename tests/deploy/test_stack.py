@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import re
+import subprocess
 import time
 from collections import Counter
 
@@ -117,6 +118,23 @@ def test_each_verb_answers_through_the_door(stack: Stack, story: Story) -> None:
     story.append(
         ("each verb through nginx", f'"{heard.json()["text"]}" heard; {len(events)} events')
     )
+
+
+@smoke
+def test_the_lines_of_the_readme_work(stack: Stack, story: Story) -> None:
+    """As printed, behind the two lines that put the key into each."""
+    lines = [line.strip() for line in (stack.folder / "README.md").read_text().splitlines()]
+    verbs = [line for line in lines if line.startswith("curl http://127.0.0.1:8080/v1/")]
+    assert len(verbs) == 5
+    with_key = [line for line in lines if line.startswith(("KEY=$(docker", "curl() {"))]
+    assert len(with_key) == 2
+    with_key[0] = f"KEY={stack.admin_key()}"
+    for verb in verbs:
+        line = verb.replace(":8080", f":{stack.port}").replace("curl ", "curl -fsS ", 1)
+        script = "\n".join([*with_key, line])
+        done = subprocess.run(["bash", "-ec", script], cwd=stack.folder, capture_output=True)
+        assert done.returncode == 0, (verb, done.stderr)
+    story.append(("the README's curl lines", f"{len(verbs)} of {len(verbs)} answered"))
 
 
 @smoke
