@@ -169,7 +169,7 @@ def govor() -> Iterator[str]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as var:
         changed = {"VAR": var, "PORT": str(port), "METRICS_PORT": "0", "LOG_LEVEL": "WARNING"}
-        changed["RATE_LIMIT_PER_MINUTE"] = "0"
+        changed |= {"RATE_LIMIT_PER_MINUTE": "0", "TRAINER_EMBEDDED": "false"}
         process = subprocess.Popen(
             [sys.executable, "-m", "services"],
             env=os.environ | {f"GOVOR_{name}": value for name, value in changed.items()},

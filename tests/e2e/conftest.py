@@ -52,6 +52,7 @@ def govor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Govor]:
         "GOVOR_METRICS_PORT": str(metrics),
         "GOVOR_RATE_LIMIT_PER_MINUTE": "0",
         "GOVOR_LOG_LEVEL": "WARNING",
+        "GOVOR_TRAINER_EMBEDDED": "false",  # it would take its share of the cores
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "services"],
