@@ -12,6 +12,7 @@ import yaml
 
 from monitoring import alerts, generated
 from monitoring.objectives import FILE, load
+from tests.deploy.stack import engine_or_skip
 from tests.monitoring.conftest import program
 
 HOME = Path(__file__).resolve().parents[2]
@@ -126,6 +127,7 @@ def test_every_job_of_the_alerts_is_scraped() -> None:
 @pytest.mark.docker
 def test_the_containers_promtool_agrees(tmp_path: Path) -> None:
     """The version that the stack runs, which is another one than Debian's."""
+    engine_or_skip()
     whole = promtool_file(list(ALERTS))
     whole["rule_files"] = [f"/rules/{path.name}" for path in sorted(RULES.glob("*.yml"))]
     (tmp_path / "test.yml").write_text(yaml.safe_dump(whole))
