@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import socket
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import Reject
+from celery.exceptions import Reject, SecurityWarning
 from celery.signals import worker_shutting_down
 
 from govor.config import Settings
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> Celery:
 def work(worker: Worker, queues: Sequence[Queue], name: str) -> int:
     """Runs jobs until SIGTERM or SIGINT; then the one under way goes back into its queue."""
     app = create_app(worker.settings)
+    warnings.simplefilter("ignore", SecurityWarning)  # of root, who is in danger of pickles only
 
     @app.task(name=RUN_NEXT)  # type: ignore[untyped-decorator]
     def run_next(queue: Queue) -> None:
