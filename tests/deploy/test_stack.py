@@ -300,7 +300,7 @@ def test_an_accuracy_alert_retrains_once(stack: Stack, story: Story) -> None:
     stack.compose("exec", "-T", "postgres", "sh", "-c", sql.replace('\\"', '\\\\"'))
 
     def jobs() -> list[dict[str, object]]:
-        listed = stack.client.get("/v1/trainings").json()["trainings"]
+        listed = stack.client.get("/v1/trainings").json()["jobs"]
         return [job for job in listed if str(job["requested_by"]).startswith("alert")]
 
     found = until("a job that the alert asked for", jobs, 240)
