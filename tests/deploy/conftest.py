@@ -40,7 +40,8 @@ def stack(
     folder = tmp_path_factory.mktemp("clone") / "govor"
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{HOME}", folder], check=True)
     stack = Stack(folder, free_port())
-    stack.down("--volumes", "--remove-orphans")
+    # An image of an earlier run would be taken as it is.
+    stack.down("--volumes", "--remove-orphans", "--rmi", "local")
     try:
         yield stack
     finally:

@@ -63,6 +63,9 @@ class Stack:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
+        # Without a limit of requests: one key sends all of the load here.
+        settings = f"GOVOR_PORT={self.port}\nGOVOR_RATE_LIMIT_PER_MINUTE=0\n"
+        (self.folder / ".env").write_text(settings)
         self.client = self._client({})
 
     @property
@@ -83,19 +86,22 @@ class Stack:
             "exec", "-T", "gateway", "cat", "/var/lib/govor/secrets/admin.key"
         ).strip()
 
-    def compose(self, *arguments: str, seconds: float = 300) -> str:
+    def compose(self, *arguments: str, seconds: float = 300, given: str | None = None) -> str:
         """Standard output of a `docker compose` command, which must succeed."""
         done = subprocess.run(
             ["docker", "compose", "--project-name", PROJECT, *arguments],
             cwd=self.folder,
-            # No limit of requests: one key sends all of the load here.
-            env=os.environ | {"GOVOR_PORT": str(self.port), "GOVOR_RATE_LIMIT_PER_MINUTE": "0"},
+            input=given,
             capture_output=True,
             text=True,
             timeout=seconds,
         )
         assert done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stderr[-4000:]}"
         return done.stdout
+
+    def sql(self, statement: str) -> None:
+        client = ("psql", "--username", "govor", "--dbname", "govor", "--quiet")
+        self.compose("exec", "-T", "postgres", *client, "--set=ON_ERROR_STOP=1", given=statement)
 
     def containers(self) -> list[dict[str, Any]]:
         """What the engine says of each container that runs."""
