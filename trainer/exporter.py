@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -26,15 +26,14 @@ from govor.jobs import RECIPES
 from govor.metrics import Exporter
 from govor.repository import Repository, VersionBroken
 from govor.schemas.jobs import LIVE, QUEUES, Progress, State
-from govor.tables import evaluation, job
+from govor.tables import evaluation, job, model_version
 
 log = logging.getLogger(__name__)
 
 ALL = "all"
 """The label `language` of figures over all languages."""
-_EVALUATIONS = (
-    400  # rows that are looked at, the newest: some 60 retrains of a pack in two languages
-)
+# Rows that are looked at, the newest: some 60 retrains of a pack in two languages.
+_LATEST = select(evaluation).order_by(evaluation.c.at.desc()).limit(400)
 _VERSIONS = 10  # of a model that are shown, the newest
 
 
@@ -73,25 +72,38 @@ class Jobs(Collector):
         )
         champions = GaugeMetricFamily(
             "champion_quality",
-            "The last evaluation of the version that serves.",
+            "The last evaluation of what serves each domain.",
             labels=[label for label in labels if label != "version"],
         )
-        rows = _evaluations(connection)
-        serving = {model: self._champion(model) for model in {row.model for row in rows}}
+        rows = _newest(connection.execute(_LATEST))
         shown = _newest_versions(rows)
         for row in rows:
-            about = [row.model, str(row.version), row.domain or "", row.language or ALL]
-            for name, value in row.metrics.items():
-                if row.version in shown[row.model]:
+            if row.version in shown[row.model]:
+                about = [row.model, str(row.version), row.domain or "", row.language or ALL]
+                for name, value in row.metrics.items():
                     every.add_metric([*about, name], value)
-                if row.version == serving[row.model]:
-                    champions.add_metric([about[0], *about[2:], name], value)
+        for model in connection.scalars(select(evaluation.c.model).distinct()).all():
+            for row in _of_champion(connection, model, self._lineage(connection, model)):
+                for name, value in row.metrics.items():
+                    champions.add_metric(
+                        [model, row.domain or "", row.language or ALL, name], value
+                    )
         return every, champions
 
-    def _champion(self, model: str) -> int | None:
+    def _lineage(self, connection: Connection, model: str) -> list[int]:
+        """The champion, the version that it was built on, and so on."""
+        columns = model_version.c.version, model_version.c.parent
+        rows = connection.execute(select(*columns).where(model_version.c.model == model))
+        parents = {row.version: row.parent for row in rows}
+        found: list[int] = []
         with contextlib.suppress(NotFound, VersionBroken, OSError):
-            return self._repository.deployment(model).champion
-        return None
+            number = self._repository.deployment(model).champion
+            while number is not None and number not in found:
+                found.append(number)
+                if number not in parents:  # bundled, or made while the database was away
+                    parents[number] = self._repository.manifest(model, number).parent
+                number = parents[number]
+        return found
 
 
 def _jobs(connection: Connection) -> Iterable[Metric]:
@@ -186,11 +198,24 @@ def _durations(connection: Connection) -> Iterable[Metric]:
     return (last,)
 
 
-def _evaluations(connection: Connection) -> list[Row[Any]]:
-    """The newest of each version, domain and language."""
-    asked = select(evaluation).order_by(evaluation.c.at.desc()).limit(_EVALUATIONS)
+def _of_champion(connection: Connection, model: str, lineage: Sequence[int]) -> list[Row[Any]]:
+    """The newest rows of each domain and language. A retrain of one domain evaluates that one: the
+    others' heads are copied from the parent bit for bit, and what was measured there still holds.
+    """
+    mine = (evaluation.c.model == model) & evaluation.c.version.in_(lineage)
+    last = select(evaluation.c.domain, func.max(evaluation.c.version)).where(mine)
+    found: list[Row[Any]] = []
+    for domain, version in connection.execute(last.group_by(evaluation.c.domain)).all():
+        about = mine & evaluation.c.domain.is_not_distinct_from(domain)
+        asked = select(evaluation).where(about, evaluation.c.version == version)
+        found += _newest(connection.execute(asked.order_by(evaluation.c.at.desc())))
+    return found
+
+
+def _newest(rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """Of rows from the newest on, the first of each version, domain and language."""
     newest: dict[tuple[Any, ...], Row[Any]] = {}
-    for row in connection.execute(asked):
+    for row in rows:
         newest.setdefault((row.model, row.version, row.domain, row.language), row)
     return list(newest.values())
 

@@ -16,8 +16,9 @@ from sqlalchemy import insert
 from govor import jobs
 from govor.config import Settings
 from govor.database import migrate, transaction
+from govor.repository import Repository, deploy
 from govor.schemas.jobs import JobRequest, Progress
-from govor.tables import evaluation
+from govor.tables import evaluation, model_version
 from tests.databases import KINDS, Server, server
 from trainer import exporter
 from trainer import jobs as work
@@ -118,6 +119,46 @@ def test_quality_is_that_of_the_last_evaluation(
     assert value("champion_quality", {**support, "language": "ru"}) == 0.8
     assert value("model_quality", {**support, "language": "all", "version": "19"}) == 0.6
     assert value("model_quality", {**support, "language": "all", "version": "9"}) is None
+
+
+def test_a_retrain_of_one_pack_leaves_the_quality_of_the_others(
+    settings: Settings, registry: CollectorRegistry, tmp_path: Path
+) -> None:
+    repository = Repository(settings.repository_folder, settings.bundled_folder)
+    for version, domain, state in (
+        (2, "support", "published"),
+        (3, "support", "rejected"),
+        (4, "horoscope", "published"),
+    ):
+        published(settings, repository, tmp_path / "empty", version, domain, state)
+        evaluated(settings, version, version / 10, domain=domain)
+    deploy(repository, "nlu", {"champion": 4}, 0)
+
+    def accuracy(domain: str) -> float | None:
+        labels = {"model": "nlu", "domain": domain, "language": "all", "metric": "accuracy"}
+        return registry.get_sample_value("champion_quality", labels)
+
+    assert (accuracy("horoscope"), accuracy("support")) == (0.4, 0.2)
+    evaluated(settings, 4, 0.3, domain="support")  # the champion of the next one's gate
+    assert accuracy("support") == 0.3
+    for _ in range(500):
+        evaluated(settings, 5, 0.1, domain="parking", at=NOW + timedelta(seconds=1))
+    assert accuracy("support") == 0.3, "however long ago that was"
+
+
+def published(
+    settings: Settings, repository: Repository, files: Path, version: int, domain: str, state: str
+) -> None:
+    """A version with its row, made from the one before it that was not rejected."""
+    files.mkdir(exist_ok=True)
+    parent = version - 2 if version == 4 else version - 1
+    facts: dict[str, Any] = {"backend": "b", "languages": [], "recipe": "r", "licence": "l"}
+    made = repository.publish("nlu", files, parent=parent, **facts)
+    assert made.number == version
+    row = {"model": "nlu", "version": version, "state": state, "recipe": "intents"}
+    more = {"domain": domain, "parent": parent, "metrics": {}, "created_at": NOW}
+    with transaction(settings.database) as connection:
+        connection.execute(insert(model_version), row | more)
 
 
 def test_a_database_that_is_away_is_told_and_outlived(running: Server, tmp_path: Path) -> None:
