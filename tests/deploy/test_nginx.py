@@ -186,8 +186,10 @@ def test_grafana_and_prometheus_are_for_administrators(client: httpx.Client) -> 
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"] == "Basic"
         assert refused.json()["error"]["type"] == "authentication_error"
-        passed = client.get(f"/{name}/api/health", headers={"x-api-key": ADMIN}).json()
+        claim = {"x-api-key": ADMIN, "x-webauth-user": "somebody"}
+        passed = client.get(f"/{name}/api/health", headers=claim).json()
         assert (passed["by"].split()[0], passed["path"]) == (name, "/api/health")
+        assert passed["headers"]["x-webauth-user"] == "admin"
         assert not {"x-api-key", "authorization"} & passed["headers"].keys()
         moved = client.get(f"/{name}")
         assert (moved.status_code, moved.headers["location"]) == (301, f"/{name}/")
@@ -438,15 +440,22 @@ def test_a_certificate_turns_tls_on(house: House, tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-def test_a_certificate_that_cannot_be_read_does_not_end_in_plain_http(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+@pytest.mark.parametrize("held", ["a key", "a link to nowhere", "nothing"])
+def test_a_certificate_that_cannot_be_read_does_not_end_in_plain_http(
+    tmp_path: Path, mode: int, held: str
+) -> None:
     engine_or_skip()
-    (tmp_path / "privkey.pem").touch()
-    for mode, missing in ((0o700, "fullchain.pem"), (0o755, "fullchain.pem")):
-        tmp_path.chmod(mode)
-        started = command("nginx", tls=tmp_path, options=("--rm", "--network=none"))
-        refused = subprocess.run(started, capture_output=True, text=True)
-        assert refused.returncode == 1
-        assert f"govor cannot start: GOVOR_TLS: uid 101 cannot read {missing}" in refused.stderr
+    if held == "a key":
+        (tmp_path / "privkey.pem").touch()
+    elif held == "a link to nowhere":  # certbot's `live`, mounted without its `archive`
+        (tmp_path / "README.md").touch()
+        (tmp_path / "fullchain.pem").symlink_to("../../archive/fullchain1.pem")
+    tmp_path.chmod(mode)
+    started = command("nginx", tls=tmp_path, options=("--rm", "--network=none"))
+    refused = subprocess.run(started, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "govor cannot start: GOVOR_TLS: uid 101 cannot read fullchain.pem" in refused.stderr
 
 
 @pytest.mark.docker
