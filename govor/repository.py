@@ -28,6 +28,7 @@ from govor.errors import Conflict, NotFound
 
 MANIFEST = "manifest.json"
 DEPLOYMENT = "deployment.json"
+LAST = 2**31 - 1  # version: what the database's integer holds; file systems end sooner or later
 
 # What a loader may open. Pickles run code, and so do custom-op libraries.
 ALLOWED_SUFFIXES = frozenset(
@@ -144,10 +145,11 @@ class Repository:
         return _manifest(model, number, self._folder(model, number))
 
     def _folder(self, model: str, number: int) -> Path:
-        for root in (self.writable, self.bundled):
-            folder = root / model / str(number)
-            if (folder / MANIFEST).is_file():
-                return folder
+        if 0 < number <= LAST:
+            for root in (self.writable, self.bundled):
+                folder = root / model / str(number)
+                if (folder / MANIFEST).is_file():
+                    return folder
         raise NotFound(f"{model} has no version {number}", code="version_not_found")
 
     def deployment(self, model: str) -> Deployment:

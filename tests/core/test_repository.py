@@ -68,6 +68,14 @@ def test_deploy_refuses_a_stale_generation_and_an_unknown_version(repository: Re
     assert repository.deployment("echo").generation == 1
 
 
+@pytest.mark.parametrize("number", [-1, 0, 9, 2**31, 10**300])
+def test_a_version_that_is_not_there_is_named(repository: Repository, number: int) -> None:
+    for look in (repository.open, repository.manifest):
+        with pytest.raises(NotFound) as missing:
+            look("echo", number)
+        assert missing.value.code == "version_not_found"
+
+
 def test_what_a_gate_refused_is_kept_and_never_deployed(
     repository: Repository, tmp_path: Path
 ) -> None:

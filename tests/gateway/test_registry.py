@@ -104,8 +104,11 @@ async def test_what_its_gate_refused_is_not_promoted(
 async def test_what_is_not_there_is_named(client: httpx.AsyncClient) -> None:
     assert code(await client.get("/v1/registry/none/versions")) == (404, "model_not_found")
     assert code(await client.post("/v1/registry/none/rollback")) == (404, "model_not_found")
-    promoted = await client.post("/v1/registry/word/promote", json={"version": 9})
-    assert code(promoted) == (404, "version_not_found")
+    for version in (9, 10**300):
+        promoted = await client.post("/v1/registry/word/promote", json={"version": version})
+        assert code(promoted) == (404, "version_not_found")
+        compared = await client.get(f"/v1/registry/word/compare?versions=1,{version}")
+        assert code(compared) == (404, "version_not_found")
     assert (await client.get("/v1/registry/..%2f..%2fetc/versions")).status_code == 404
 
 
