@@ -42,6 +42,8 @@ def config(receivers: dict[str, Any] | None) -> dict[str, Any]:
     given = receivers or {}
     if not isinstance(given, dict) or set(given) - set(SECTIONS):
         raise BadReceivers(f"a file of receivers has {', '.join(SECTIONS)} and nothing else")
+    if wrong := [name for name in given if not isinstance(given[name] or {}, dict)]:
+        raise BadReceivers(f"{wrong[0]} of a file of receivers is a list: name its kind first")
     whole["global"] = whole.get("global", {}) | (given.get("global") or {})
     for receiver in whole["receivers"]:
         receiver.update(_with_text(given.get(receiver["name"]) or {}))
@@ -51,12 +53,18 @@ def config(receivers: dict[str, Any] | None) -> dict[str, Any]:
 def render(file: Path, to: Path) -> None:
     """Writes the configuration, for its owner and group alone; `file` may be missing or empty.
 
-    Raises `BadReceivers`.
+    Raises `BadReceivers`, which quotes nothing: passwords stand in that file, and a log shows it.
     """
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        given = None
+    except OSError as error:
+        raise BadReceivers(f"{file.name} cannot be read: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise BadReceivers(f"{file.name} is no YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadReceivers(f"{file.name} is no YAML{line}") from None
     beside = to.with_suffix(".new")
     beside.unlink(missing_ok=True)
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "w") as out:

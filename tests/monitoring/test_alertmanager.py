@@ -113,12 +113,30 @@ def test_what_people_read_leads_to_the_runbook() -> None:
     assert second["text"] == "ours"
 
 
-@pytest.mark.parametrize("text", ["people: [", "nobody: {}", "- people"])
-def test_a_wrong_file_of_receivers_is_one_line(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "people: [",
+        "nobody: {}",
+        "- people",
+        "people:\n  - to: night@example.org",
+        "global:\n  smtp_auth_password: *s3cret",
+        "global:\n  smtp_auth_password: s3cret: more",
+    ],
+)
+def test_a_wrong_file_of_receivers_is_one_line_without_its_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "receivers.yaml").write_text(text)
-    with pytest.raises(receivers.BadReceivers, match=r"file of receivers|is no YAML"):
+    with pytest.raises(receivers.BadReceivers, match=r"file of receivers|is no YAML") as told:
         receivers.render(tmp_path / "receivers.yaml", tmp_path / "alertmanager.yml")
+    assert "s3cret" not in str(told.value)
+    assert "\n" not in str(told.value)
     assert not (tmp_path / "alertmanager.yml").exists()
+
+
+def test_receivers_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "receivers.yaml").mkdir()
+    with pytest.raises(receivers.BadReceivers, match="cannot be read"):
+        receivers.render(tmp_path / "receivers.yaml", tmp_path / "alertmanager.yml")
 
 
 def test_a_test_alert_reaches_alertmanager(tmp_path: Path) -> None:
