@@ -57,11 +57,11 @@ def due(cron: str, after: datetime, until: datetime) -> datetime | None:
 
     Day of the month and day of the week must both fit. Raises `Unprocessable` for another line.
     """
-    from celery.schedules import crontab
+    from celery.schedules import ParseException, crontab
 
     try:
         fields = crontab.from_string(cron)
-    except ValueError as error:
+    except (ValueError, ParseException) as error:
         raise Unprocessable(f"{cron!r} is no cron line: {error}", param="cron") from None
     times = [time(h, m) for h in sorted(fields.hour) for m in sorted(fields.minute)]
     for days in range((until.date() - after.date()).days + 1):

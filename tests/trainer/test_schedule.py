@@ -74,7 +74,9 @@ def test_the_last_moment_that_a_line_names(cron: str, hours: int, moment: str | 
     assert (found and f"{found:%Y-%m-%d %H:%M}") == moment
 
 
-@pytest.mark.parametrize("line", ["", "0 3 * *", "61 3 * * *", "0 3 * * someday", "@daily"])
+@pytest.mark.parametrize(
+    "line", ["", "0 3 * *", "61 3 * * *", "0 3 * * someday", "@daily", "0 3 1,,2 * *"]
+)
 def test_a_line_that_is_none_is_refused(line: str) -> None:
     with pytest.raises(Unprocessable) as error:
         due(line, NOON, NOON)
