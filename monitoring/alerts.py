@@ -23,6 +23,8 @@ SCRAPED = (
 # The door of the house: {{ $externalURL }} is Prometheus behind it.
 _DOOR = '{{ $externalURL | reReplaceAll "/prometheus/?$" "" }}'
 _LOGS = "docker compose ps --all {0} && docker compose logs --tail 50 {0}"
+# How many replicas there are comes before another one: a command with a number may take some away.
+_BUSY = "docker compose ps {{ $labels.service }} && docker stats --no-stream"
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _requests(objectives: Objectives) -> list[Alert]:
         Alert(
             "LatencyHigh",
             "service:verb_duration_seconds:p95_5m > on (service) objective:p95_seconds"
-            " and on (service) service:http_requests:rate5m * 300"
+            " and on (service) service:verb_requests:rate5m * 300"
             f" >= {objectives.minimum_requests}",
             "5m",
             "page",
@@ -187,7 +189,7 @@ def _queues(objectives: Objectives) -> list[Alert]:
             "{{ $labels.service }}: 5 % of requests wait longer than"
             " {{ $value | humanizeDuration }} for a batch",
             "models / Wait for a batch, p95",
-            "docker compose up --detach --no-recreate --scale {{ $labels.service }}=2",
+            _BUSY,
         ),
         Alert(
             "Shedding",
@@ -196,7 +198,7 @@ def _queues(objectives: Objectives) -> list[Alert]:
             "page",
             "{{ $labels.service }} turns {{ $value | humanizePercentage }} of requests away",
             "overview / Requests turned away",
-            "docker compose up --detach --no-recreate --scale {{ $labels.service }}=2",
+            _BUSY,
         ),
     ]
 

@@ -15,7 +15,7 @@ VERBS = {**{service: path for path, service in ROUTES.items()}, "gateway": "/v1/
 
 # Probes and pages are no traffic.
 _COUNT = 'http_request_duration_seconds_count{handler=~"/v1/.*"'
-_LATENCY = f'http_request_duration_seconds_bucket{{handler=~"{"|".join(VERBS.values())}"}}'
+_OF_VERBS = f'{{handler=~"{"|".join(VERBS.values())}"}}'
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 """Of the error ratio: five minutes for its own alert, pairs of them for the burn rates."""
@@ -44,8 +44,12 @@ def _requests() -> list[dict[str, Any]]:
 
 
 def _latency() -> list[dict[str, Any]]:
-    verbs = f"sum by (service, le) (rate({_LATENCY}[5m]))"
-    return [_rule("service:verb_duration_seconds:p95_5m", f"histogram_quantile(0.95, {verbs})")]
+    buckets = f"sum by (service, le) (rate(http_request_duration_seconds_bucket{_OF_VERBS}[5m]))"
+    count = f"sum by (service) (rate(http_request_duration_seconds_count{_OF_VERBS}[5m]))"
+    return [
+        _rule("service:verb_requests:rate5m", count),
+        _rule("service:verb_duration_seconds:p95_5m", f"histogram_quantile(0.95, {buckets})"),
+    ]
 
 
 def _models() -> list[dict[str, Any]]:
