@@ -18,6 +18,7 @@ from tests.packs.pizza import write as write_pack
 from trainer.datasets import (
     OUT_OF_SCOPE,
     Labelled,
+    corrected,
     corrections,
     pack_rows,
     read,
@@ -121,7 +122,7 @@ def test_corrections_are_of_the_pack_and_with_consent_to_train(
     correct(connection, "b", "flatbread there", "order", domain="support")
     correct(connection, "c", "flatbread gone", "order", deleted=True)
     correct(connection, "d", "nothing corrected", None)
-    found = corrections(connection, pack)
+    found = corrections(corrected(connection, "pizza"), pack)
     assert found.rows == [
         Labelled("flatbread for me", "order", "correction flatbread for me", "en")
     ]
@@ -133,7 +134,7 @@ def test_the_last_word_on_a_text_counts(connection: Connection, pack: Pack) -> N
     correct(connection, "b", "flatbread please", "order", minutes=1)
     correct(connection, "c", "how tall is the tower", OUT_OF_SCOPE)
     correct(connection, "d", "flat red", "order", transcript="flat bread")
-    found = corrections(connection, pack)
+    found = corrections(corrected(connection, "pizza"), pack)
     assert [(row.text, row.intent) for row in found.rows] == [
         ("flat bread", "order"),
         ("Flatbread, please", "hours"),
@@ -142,11 +143,25 @@ def test_the_last_word_on_a_text_counts(connection: Connection, pack: Pack) -> N
     assert found.feedback == ["d", "a", "c"]
 
 
+def test_a_turn_is_one_row_however_often_it_is_corrected(
+    connection: Connection, pack: Pack
+) -> None:
+    correct(connection, "a", "flat red", "order")
+    for minute, transcript in enumerate(["flat bed", "fat bread", "flat bread"], 1):
+        again = {"id": f"a{minute}", "turn_id": "a", "conversation_id": "a", "rating": -1}
+        right = {"corrected_transcript": transcript, "corrected_intent": "order"}
+        at = NOW + timedelta(minutes=minute)
+        connection.execute(insert(feedback), again | right | {"at": at})
+    found = corrections(corrected(connection, "pizza"), pack)
+    assert [row.text for row in found.rows] == ["flat bread"]
+    assert (found.feedback, found.left_out) == (["a3"], {"corrected again": 3})
+
+
 def test_what_cannot_be_learnt_is_counted(connection: Connection, pack: Pack) -> None:
     correct(connection, "a", None, "order")
     correct(connection, "b", "fly me to the moon", "fly")
     correct(connection, "c", "When are you open?", "order")
-    found = corrections(connection, pack, pack_rows(pack, 60, 1))
+    found = corrections(corrected(connection, "pizza"), pack, pack_rows(pack, 60, 1))
     assert found.rows == []
     assert found.left_out == {
         "text no longer kept": 1,
@@ -157,5 +172,5 @@ def test_what_cannot_be_learnt_is_counted(connection: Connection, pack: Pack) ->
 
 def test_what_is_kept_is_masked(connection: Connection, pack: Pack) -> None:
     correct(connection, "a", "one for anna@example.com", "order")
-    [row] = corrections(connection, pack).rows
+    [row] = corrections(corrected(connection, "pizza"), pack).rows
     assert "anna@example.com" not in row.text + row.group

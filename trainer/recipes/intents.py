@@ -42,7 +42,6 @@ from trainer.gates import Check
 from trainer.heads import Params, Reader, Trained, dataset_of
 
 MODEL = "nlu"
-NOTHING_SAID = datasets.Corrections([], [], {})
 
 
 @dataclass(frozen=True)
@@ -157,15 +156,17 @@ def _collect(
     own = datasets.pack_rows(pack, params.samples, params.seed)
     asked = {datasets.spelt(row.text) for row in judges}
     with _database(settings) as connection:
-        said = datasets.corrections(connection, pack, own) if connection else NOTHING_SAID
-        rows, in_frozen = datasets.without([*own, *said.rows], asked)
-        left_out = said.left_out | ({"in the frozen set": in_frozen} if in_frozen else {})
-        sources = [
-            {"name": f"pack {pack.name}", "digest": pack.digest, "rows": len(own)},
-            {"name": "corrections", "feedback": said.feedback, "rows": len(said.rows)},
-            {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
-        ]
-        dataset = datasets.write(settings.lake_folder, name, rows, sources)
+        found = datasets.corrected(connection, pack.name) if connection else []
+    said = datasets.corrections(found, pack, own)
+    rows, in_frozen = datasets.without([*own, *said.rows], asked)
+    left_out = said.left_out | ({"in the frozen set": in_frozen} if in_frozen else {})
+    sources = [
+        {"name": f"pack {pack.name}", "digest": pack.digest, "rows": len(own)},
+        {"name": "corrections", "feedback": said.feedback, "rows": len(said.rows)},
+        {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
+    ]
+    dataset = datasets.write(settings.lake_folder, name, rows, sources)
+    with _database(settings) as connection:
         if connection:
             insert_new(connection, dataset_version, [dataset.record()])
     context.log(f"{len(own)} rows of the pack, {len(said.rows)} corrections, left out: {left_out}")
