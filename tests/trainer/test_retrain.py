@@ -18,7 +18,7 @@ from sqlalchemy import Table, insert, select
 from govor import registry
 from govor.config import Settings
 from govor.database import migrate, transaction
-from govor.domains import load_pack
+from govor.domains import PackError, load_pack
 from govor.errors import Conflict, NotFound
 from govor.repository import Repository, Version, deploy
 from govor.tables import (
@@ -104,6 +104,15 @@ async def understood(version: Version, domain: str, text: str) -> str | None:
     finally:
         served.close()
     return None if parsed.out_of_scope else parsed.ranking[0][0]
+
+
+@pytest.mark.parametrize("domain", ["../domains/pizza", "pizza/../pizza", "/", ".", "..", "none"])
+def test_a_domain_is_a_folder_of_the_packs_and_no_other(
+    pizza: Settings, notes: Notes, domain: str
+) -> None:
+    with pytest.raises((NotFound, PackError)):
+        intents.retrain(task(domain=domain, params=QUICK), notes, pizza)
+    assert notes.steps == []
 
 
 def test_a_retrain_ends_as_the_champion_with_all_of_its_story(

@@ -30,7 +30,7 @@ from govor import registry
 from govor.config import Settings
 from govor.database import REVISION, insert_new, read_revision, record_deployment, transaction
 from govor.domains import Pack, load_evaluation, load_pack
-from govor.errors import Conflict
+from govor.errors import Conflict, NotFound
 from govor.repository import Dataset, Repository, Version, VersionBroken, deploy
 from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from services.nlu.backends.heads import Head
@@ -110,7 +110,10 @@ def retrain(task: Task, context: Context, settings: Settings | None = None) -> d
 def _prepare(task: Task, context: Context, settings: Settings) -> Work:
     """Reads the pack and its frozen set, and takes the rows: once a job, whatever is said later."""
     params = Params.model_validate(task.params)
-    folder = settings.domains_folder / (task.domain or settings.domain)
+    domain = task.domain or settings.domain
+    folder = settings.domains_folder / domain
+    if folder.parent != settings.domains_folder:
+        raise NotFound(f"there is no domain {domain!r}", code="domain_not_found")
     pack = load_pack(folder)
     context.progress("data", done=0.0)
     judges = frozen(load_evaluation(folder, pack))
