@@ -11,8 +11,10 @@ import urllib.error
 import urllib.request
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000/readyz"
+# An engine may be set up to give every container a proxy.
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
-    with urllib.request.urlopen(url, timeout=4) as answer:
+    with direct.open(url, timeout=4) as answer:
         sys.exit(answer.status != 200)
 except urllib.error.HTTPError as error:
     sys.exit(f"{error.code}: {error.read(1000).decode(errors='replace')}")
