@@ -43,7 +43,8 @@ class Child:
         self._output = self._process.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._channel, selectors.EVENT_READ, _Lines())
-        self._selector.register(self._output, selectors.EVENT_READ, _Lines())
+        self._printed = _Lines()
+        self._selector.register(self._output, selectors.EVENT_READ, self._printed)
         self.ended = False
 
     def send(self, message: dict[str, Any]) -> None:
@@ -61,8 +62,6 @@ class Child:
                 self.ended = self.ended or messages
             for line in key.data.split(chunk):
                 yield json.loads(line) if messages else {"log": line.decode(errors="replace")}
-            if not (chunk or messages) and (begun := key.data.begun):
-                yield {"log": begun.decode(errors="replace")}
 
     def kill(self) -> tuple[int, list[str]]:
         """Ends the whole group. The status the process ended with, and what it had yet to print."""
@@ -72,8 +71,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         status = self._process.wait()
+        # What left the group still holds the pipe, and might never close it.
+        os.set_blocking(self._output.fileno(), False)
         with self._channel, self._output, self._selector:
-            rest = self._output.read()
+            rest = self._printed.begun + (self._output.read() or b"")
         return status, rest.decode(errors="replace").splitlines()
 
 

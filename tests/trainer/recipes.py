@@ -45,6 +45,9 @@ def patient(task: Task, context: Context) -> dict[str, Any]:
             os._exit(3)
         case "linger":
             subprocess.Popen(["sleep", "1000"])
+        case "escape":  # out of the group, with the pipe of the log in its hands
+            subprocess.Popen(["sleep", "15"], start_new_session=True)
+            sys.stdout.write("and then")
         case "commit":
             context.log("before the effect")
             context.commit()

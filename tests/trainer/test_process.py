@@ -1,6 +1,7 @@
 """The process that trains, without a worker."""
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.trainer.workers import HOME
 from trainer.process import Child
 
-TASK = {"id": "a", "recipe": "patient", "params": {"seconds": 0.5}}
+TASK = {"id": "a", "recipe": "patient"}
 
 
 @pytest.fixture
@@ -23,15 +24,28 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
         socket.setdefaulttimeout(None)
 
 
-def test_it_is_heard_to_its_end(child: Child, tmp_path: Path) -> None:
-    order = {"entry": "tests.trainer.recipes:patient", "task": TASK, "queue": "cpu"}
-    child.send(order | {"folder": str(tmp_path)})
+def heard_to_its_end(child: Child, folder: Path, **params: Any) -> list[dict[str, Any]]:
+    order = {"entry": "tests.trainer.recipes:patient", "queue": "cpu", "folder": str(folder)}
+    child.send(order | {"task": TASK | {"params": {"seconds": 0.5, **params}}})
     heard: list[dict[str, Any]] = []
     while not child.ended:
         heard += child.hear(1.0)
+    return heard
+
+
+def test_it_is_heard_to_its_end(child: Child, tmp_path: Path) -> None:
+    heard = heard_to_its_end(child, tmp_path)
     status, _ = child.kill()
     assert status == 0
     assert {"device": "cpu", "reason": None} in heard
     assert {"log": "it begins"} in heard
     (result,) = [message["result"] for message in heard if "result" in message]
     assert result["ran"] is True
+
+
+def test_what_it_left_behind_does_not_hold_its_end_up(child: Child, tmp_path: Path) -> None:
+    heard_to_its_end(child, tmp_path, then="escape")
+    since = time.monotonic()
+    status, rest = child.kill()
+    assert time.monotonic() - since < 5
+    assert (status, rest) == (0, ["and then"])
