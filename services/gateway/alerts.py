@@ -6,11 +6,10 @@ training a window, whether the last one is under way, done or failed.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import Depends, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
@@ -47,7 +46,9 @@ def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> N
         tags=["gateway"],
         openapi_extra={"requestBody": {"content": {"application/json": {"example": _EXAMPLE}}}},
     )
-    async def alerts(told: Alerts, _: Annotated[Principal, Depends(administrator)]) -> Retrained:
+    async def alerts(
+        told: Alerts, _: Annotated[Principal, Depends(administrator)], after: BackgroundTasks
+    ) -> Retrained:
         """Alertmanager's webhook (version 4). An alert that fires and has the label `retrain` asks
         for a training of that recipe, for the domain of its label `domain`."""
         asking = [alert for alert in told.alerts if _asks(alert)]
@@ -58,7 +59,7 @@ def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> N
         found = await database.run(retrain) if asking else []
         for one, new in found:
             if new:
-                await asyncio.to_thread(jobs.ring, settings, one)
+                after.add_task(jobs.ring, settings, one)  # with Redis away it may take 3 s
         return Retrained(jobs=[one.id for one, _ in found])
 
 
