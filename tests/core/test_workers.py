@@ -49,14 +49,22 @@ class Gunicorn:
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """The samples of this name, by the values of their labels in alphabetical order."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics") as page:
-            families = list(text_string_to_metric_families(page.read().decode()))
+        families = list(text_string_to_metric_families(self._page()))
         return {
             tuple(sample.labels[label] for label in sorted(sample.labels)): sample.value
             for family in families
             for sample in family.samples
             if sample.name == name
         }
+
+    def _page(self) -> str:
+        while True:
+            try:
+                url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+                with urllib.request.urlopen(url, timeout=10) as page:
+                    return str(page.read().decode())
+            except ConnectionResetError:  # the kernel had given the connection to one that died
+                assert self.process.poll() is None
 
     def requests(self) -> float:
         return sum(self.samples("model_requests_total").values())
