@@ -88,7 +88,8 @@ def versions(_: Settings) -> Iterator[Finding]:
 
 def devices(settings: Settings) -> Iterator[Finding]:
     """On what models can run: a provider that is installed is tried with a model of ours."""
-    cores = len(os.sched_getaffinity(0))
+    ours = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS does not
+    cores = len(ours(0)) if ours else os.cpu_count()
     if not (_version("onnxruntime") or _version("onnxruntime-gpu")):
         yield Finding("ok", "devices", f"{cores} cores; no model runs here (no onnxruntime)")
         return
@@ -125,7 +126,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
-    """Space and the right to write where something is written."""
+    """Space where something is written."""
     places = [settings.var_folder, settings.repository_folder, settings.var_folder / "spool"]
     for place in dict.fromkeys(places):
         if not place.is_dir():
