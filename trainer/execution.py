@@ -106,7 +106,8 @@ class _Attempt:
                 status, rest = child.kill()
             self._lines += rest
             outcome = self._outcome or _fate(status)
-            self._settle(outcome)
+            if not self._settle(outcome):
+                return  # another start goes on from what lies in its folder
         except LeaseLost:
             log.warning("job %s is another worker's by now", job.id)
             return
@@ -153,6 +154,7 @@ class _Attempt:
         match message:
             case {"log": line}:
                 self._lines += str(line).splitlines() or [""]
+                del self._lines[jobs.LOG_LINES :]  # all that a log holds: the database may be away
             case {"progress": told}:
                 self._news["progress"] = self._reckoned(told)
             case {"device": device, "reason": reason}:
@@ -196,18 +198,19 @@ class _Attempt:
         if cancelled:
             self._end(Outcome("cancelled"))
 
-    def _settle(self, outcome: Outcome) -> None:
-        """Writes the end down, as soon as there is a database. Raises `LeaseLost`."""
+    def _settle(self, outcome: Outcome) -> bool:
+        """Writes the end down, as soon as there is a database; whether it did before this worker
+        had to stop. Raises `LeaseLost`."""
         while True:
             try:
                 with self._engine.begin() as connection:
                     self._write(connection, outcome)
-                return
+                return True
             except AWAY as error:
                 log.warning("job %s waits for the database: %s", self._job.id, error.args[0])
             if self._worker.stopping.wait(1.0):
                 log.error("job %s: %s, untold", self._job.id, outcome.state)
-                return
+                return False
 
     def _write(self, connection: Connection, outcome: Outcome) -> None:
         jobs.pulse(connection, self._lease, self._news, self._lines)

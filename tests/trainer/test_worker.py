@@ -3,16 +3,21 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from govor import jobs
 from govor.jobs import RECIPES
+from govor.metrics import TrainerMetrics
 from tests.trainer.recipes import RECIPE
-from tests.trainer.workers import Shop, alive, eventually
+from tests.trainer.workers import HOME, Shop, alive, eventually
+from trainer.execution import Worker
+from trainer.recipes import ENTRIES
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +154,34 @@ def test_a_training_dies_with_its_worker_and_is_taken_up_again(shop: Shop) -> No
     assert shop.job(identity).state == "running"  # nobody knows yet
     shop.start("worker", "--beat")
     assert shop.until(identity, "done").starts == 2
+
+
+def test_an_end_that_nobody_could_be_told_leaves_what_the_next_start_needs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def away(*_: object, **__: object) -> None:
+        tried.set()
+        raise OperationalError("COMMIT", None, OSError("the database is away"))
+
+    monkeypatch.chdir(HOME)
+    monkeypatch.setitem(ENTRIES, "patient", "tests.trainer.recipes:patient")
+    stopping = threading.Event()
+    worker = Worker("one", shop.settings, stopping, TrainerMetrics())
+    identity = shop.ask()
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.jobs.finish", away)
+        running = threading.Thread(target=worker.run_next, args=("cpu",))
+        running.start()
+        assert tried.wait(20)
+        stopping.set()
+        running.join(10)
+    assert shop.job(identity).state == "running"
+    assert (shop.settings.var_folder / "runs" / identity).is_dir()
+    shop.start("worker", "--beat")
+    assert shop.until(identity, "done").starts == 2
+    assert not (shop.settings.var_folder / "runs" / identity).exists()
 
 
 def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: Path) -> None:
