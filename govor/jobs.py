@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.engine import Connection
 
 from govor.config import Settings
@@ -153,15 +153,18 @@ def cancel(connection: Connection, identity: str) -> Job:
 
     Raises `NotFound`, and `Conflict` (`job_finished`).
     """
-    asked_for = [
+    waits = job.c.state == "queued"
+    # One statement: a worker may take the job or give it back meanwhile.
+    asked_for = (
         update(job)
-        .where(job.c.id == identity, job.c.state == "queued")
-        .values(state="cancelled", finished_at=datetime.now(UTC)),
-        update(job)
-        .where(job.c.id == identity, job.c.state == "running")
-        .values(cancel_requested=True),
-    ]
-    if any(connection.execute(statement).rowcount for statement in asked_for):
+        .where(job.c.id == identity, job.c.state.in_(LIVE))
+        .values(
+            state=case((waits, "cancelled"), else_=job.c.state),
+            finished_at=case((waits, datetime.now(UTC))),
+            cancel_requested=~waits,
+        )
+    )
+    if connection.execute(asked_for).rowcount:
         return read(connection, identity)
     found = read(connection, identity)
     raise Conflict(f"the job is over: {found.state}", code="job_finished")

@@ -1,5 +1,6 @@
 """The table of jobs, from both sides, on both databases."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -190,6 +191,22 @@ def test_a_running_job_is_told_to_end(engine: Engine) -> None:
     with engine.begin() as connection:
         assert jobs.cancel(connection, lease.job.id).state == "running"
         assert pulse(connection, lease) is True
+
+
+def test_a_cancel_that_meets_a_worker_at_its_end_is_one(url: str, engine: Engine) -> None:
+    def cancelled(identity: str) -> Job:
+        with transaction(url) as connection:
+            return jobs.cancel(connection, identity)
+
+    ask(engine)
+    lease = took(engine)
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            release(connection, lease, "it stops")
+            asked = pool.submit(cancelled, lease.job.id)
+            time.sleep(0.5)
+        assert asked.result(10).state == "cancelled"
+    assert now(engine, lease.job.id).finished_at is not None
 
 
 def test_a_worker_that_lost_its_lease_writes_no_more(engine: Engine) -> None:
