@@ -96,14 +96,16 @@ class Trainer:
                 self._process.kill()
 
     def _keep(self) -> None:
-        wait, longest = _AGAIN_SECONDS
+        shortest, longest = _AGAIN_SECONDS
+        wait = shortest
         while (process := self._spawn()) is not None:
             since = time.monotonic()
             with process:
                 status = process.wait()
             if self._stopping.is_set():
                 return
-            wait = min(2 * wait, longest) if time.monotonic() - since < longest else wait
+            lived = time.monotonic() - since
+            wait = min(2 * wait, longest) if lived < longest else shortest
             log.error("the trainer ended with status %d; again in %g s", status, wait)
             self._stopping.wait(wait)
 
