@@ -5,7 +5,6 @@ python -m monitoring queries                           every panel's query, a li
 python -m monitoring empty URL                         panels that Prometheus has no data for
 python -m monitoring preview URL FOLDER                the panels, plotted
 python -m monitoring receivers FILE TO                 Alertmanager's configuration
-python -m monitoring alert-test URL                    a test alert, by way of Alertmanager
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ def main(arguments: Sequence[str]) -> int:
     receivers = commands.add_parser("receivers")
     receivers.add_argument("file", type=Path)
     receivers.add_argument("to", type=Path)
-    commands.add_parser("alert-test").add_argument("url")
     return _run(parser.parse_args(arguments))
 
 
@@ -64,10 +62,6 @@ def _run(asked: argparse.Namespace) -> int:
             except BadReceivers as error:
                 print(error, file=sys.stderr)
                 return 2
-        case "alert-test":
-            from monitoring.receivers import send_test
-
-            print(send_test(asked.url))
         case _:
             from monitoring.generated import write
 

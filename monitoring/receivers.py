@@ -8,11 +8,8 @@ Alertmanager's own words: `global`, `people` and `watchdog`, both with `email_co
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.request
 from copy import deepcopy
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,29 +67,6 @@ def render(file: Path, to: Path) -> None:
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "w") as out:
         yaml.safe_dump(config(given), out, sort_keys=False, allow_unicode=True)
     beside.replace(to)
-
-
-def send_test(url: str) -> str:
-    """Puts an alert to the Alertmanager at `url` that goes the way of a page; what to look for.
-
-    Raises `OSError` when nobody answers there. It ends by itself after five minutes.
-    """
-    alert = {
-        "labels": {"alertname": "AlertTest", "severity": "page"},
-        "annotations": {
-            "summary": f"a test at {datetime.now(UTC):%H:%M} UTC, nothing is wrong",
-            "runbook": "docs/runbooks/README.md",
-            "panel": "/grafana/d/govor-overview",
-            "command": "make alert-test",
-        },
-    }
-    request = urllib.request.Request(
-        url.rstrip("/") + "/api/v2/alerts",
-        json.dumps([alert]).encode(),
-        {"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=5):
-        return "sent: within half a minute every receiver under `people` has the alert AlertTest"
 
 
 def _with_text(receiver: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from tests.gateway.siblings import Script, siblings
 from tests.monitoring.conftest import alertmanager, program
 from tests.monitoring.waiting import until
 
-PACKS = Path(__file__).resolve().parents[1] / "gateway" / "packs"
+HOME = Path(__file__).resolve().parents[2]
+PACKS = HOME / "tests" / "gateway" / "packs"
 EXAMPLE = receivers.BASE.with_name("receivers.example.yaml")
 KEY = "sk-alertmanager"
 
@@ -139,12 +141,18 @@ def test_receivers_that_cannot_be_read_are_not_taken_for_none(tmp_path: Path) ->
         receivers.render(tmp_path / "receivers.yaml", tmp_path / "alertmanager.yml")
 
 
-def test_a_test_alert_reaches_alertmanager(tmp_path: Path) -> None:
+def test_make_alert_test_reaches_whom_a_page_reaches(tmp_path: Path) -> None:
     file = tmp_path / "alertmanager.yml"
     key = tmp_path / "key"
     file.write_text(yaml.safe_dump(hurried(receivers.config(None), "http://127.0.0.1:1", key)))
+    dry = subprocess.run(
+        ["make", "--dry-run", "alert-test"], cwd=HOME, capture_output=True, text=True
+    )
+    words = shlex.split(dry.stdout.replace("\\\n", " "))
+    said = words[words.index("amtool") + 2 :]  # after where it is in the stack
     with alertmanager(file, tmp_path) as client:
-        assert "AlertTest" in receivers.send_test(str(client.base_url))
+        where = f"--alertmanager.url={client.base_url}"
+        subprocess.run([program("amtool"), where, *said], check=True)
         (one,) = client.get("/api/v2/alerts").json()
     assert one["labels"]["alertname"] == "AlertTest"
     assert one["receivers"] == [{"name": "people"}]
