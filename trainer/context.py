@@ -46,7 +46,8 @@ class Context(Protocol):
         """Asked right before an effect that others see.
 
         Raises `NotOurs` when the lease is lost or the job is to be cancelled. What follows must be
-        harmless when it is repeated: a worker may die between an effect and its report.
+        harmless when it is repeated: a worker may die between an effect and its report. A cancel
+        that comes later ends the job no sooner than half a minute after this.
         """
 
 

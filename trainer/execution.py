@@ -40,6 +40,7 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 PULSE_SECONDS = 1.0
 LEAVE_SECONDS = 5.0  # for a process that has said its last word, to end
+EFFECT_SECONDS = 30.0  # for an effect that may begin: a cancel does not leave half of it
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Attempt:
         self._outcome: Outcome | None = None
         self._leave_at = float("inf")
         self._committing = False
+        self._effect_until = 0.0
         self._news: dict[str, Any] = {}
         self._told: dict[str, Any] = {}
         self._lines: list[str] = []
@@ -195,7 +197,8 @@ class _Attempt:
         if self._committing:
             self._committing = False
             child.send({"refused": "the job is cancelled" if cancelled else None})
-        if cancelled:
+            self._effect_until = 0.0 if cancelled else time.monotonic() + EFFECT_SECONDS
+        if cancelled and time.monotonic() >= self._effect_until:
             self._end(Outcome("cancelled"))
 
     def _settle(self, outcome: Outcome) -> bool:

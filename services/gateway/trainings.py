@@ -164,7 +164,8 @@ def add_routes(
         responses={204: {"description": "It had not started, and never will"}},
     )
     async def cancel(job_id: str) -> Response:
-        """Cancels a job: 202 while its worker ends it, which takes two seconds."""
+        """Cancels a job: 202 while its worker ends it, which takes two seconds. One that publishes
+        its version in that moment ends as `done`."""
         job = await database.run(partial(jobs.cancel, identity=job_id))
         if job.live:
             return JSONResponse(job.model_dump(mode="json"), 202)

@@ -51,6 +51,8 @@ def patient(task: Task, context: Context) -> dict[str, Any]:
         case "commit":
             context.log("before the effect")
             context.commit()
+            context.log("it may")
+            time.sleep(params.get("effect_seconds", 0))
             (Path(params["file"])).write_text("done")
     context.progress("over", done=1.0)
     context.log(f"it ran on {task.device}")

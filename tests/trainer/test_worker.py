@@ -72,6 +72,15 @@ def test_a_cancel_ends_the_training_within_two_seconds(served: Shop) -> None:
     assert served.until(served.ask(), "done").state == "done"
 
 
+def test_a_cancel_does_not_leave_half_of_an_effect(served: Shop, tmp_path: Path) -> None:
+    file = tmp_path / "effect"
+    identity = served.ask(then="commit", file=str(file), effect_seconds=3)
+    eventually(lambda: "it may" in served.log(identity))
+    served.cancel(identity)
+    done = served.until(identity, "done", "cancelled")
+    assert (done.state, done.cancel_requested, file.exists()) == ("done", True, True)
+
+
 @pytest.mark.parametrize(
     ("then", "error"),
     [
