@@ -31,6 +31,8 @@ from govor.templates import Lists, Template, TemplateError, pack_lists
 from govor.text import words
 
 MAX_VALUES = 200  # of one entity, as sentences of their own
+CORRECTION = "correction: "
+"""Begins the group of what a person corrected; no template's does: they begin with an intent."""
 OUT_OF_SCOPE = "out_of_scope"
 """What a person corrects an intent to when none of the pack's was meant."""
 
@@ -215,7 +217,7 @@ def corrections(
         elif spelt(text) in own:
             left_out["an utterance of the pack itself"] += 1
         else:
-            row = Labelled(text, intent, f"correction {text}", one.language)
+            row = Labelled(text, intent, f"{CORRECTION}{text}", one.language)
             latest[spelt(text)] = row, one.id
     chosen = [latest[key] for key in sorted(latest)]
     return Corrections([row for row, _ in chosen], [key for _, key in chosen], dict(left_out))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from govor.domains import Evaluation
 from govor.text import language_of
 from services.nlu.backends.heads import Head
-from trainer.datasets import Labelled
+from trainer.datasets import CORRECTION, Labelled
 from trainer.heads import Floats, Reader, Trained, calibration_error
 
 
@@ -96,12 +97,14 @@ def answer(head: Head, reader: Reader, rows: Sequence[Labelled]) -> Answers:
 
 
 def held_out(trained: Trained, languages: Sequence[str]) -> Answers:
-    """What the classifiers of the cross-validation said of the rows that they had not seen."""
+    """What the classifiers of the cross-validation said of the rows that they had not seen; not of
+    what people corrected: wrong corrections that agree with one another would prove themselves."""
+    known = [not row.group.startswith(CORRECTION) for row in trained.rows]
     rows = [
         row if row.language else replace(row, language=language_of(row.text, languages))
-        for row in trained.rows
+        for row in compress(trained.rows, known)
     ]
-    return _answers(trained.head, trained.scores, rows)
+    return _answers(trained.head, trained.scores[known], rows)
 
 
 def _answers(head: Head, scores: Floats, rows: Sequence[Labelled]) -> Answers:

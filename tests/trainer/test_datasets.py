@@ -124,7 +124,7 @@ def test_corrections_are_of_the_pack_and_with_consent_to_train(
     correct(connection, "d", "nothing corrected", None)
     found = corrections(corrected(connection, "pizza"), pack)
     assert found.rows == [
-        Labelled("flatbread for me", "order", "correction flatbread for me", "en")
+        Labelled("flatbread for me", "order", "correction: flatbread for me", "en")
     ]
     assert (found.feedback, found.left_out) == (["a"], {})
 

@@ -190,6 +190,19 @@ def test_poisoned_corrections_end_as_a_rejected_version_that_never_serves(
     assert "accuracy.en" in failed
 
 
+def test_corrections_do_not_judge_themselves(pizza: Settings, notes: Notes) -> None:
+    """Without a frozen set: more wrong corrections than the pack has sentences, of one mind."""
+    pack = load_pack(pizza.domains_folder / "pizza")
+    names = sorted(pack.intents)
+    wrong = dict(zip(names, [*names[1:], names[0]], strict=True))
+    drawn = [row for row in datasets.pack_rows(pack, 20, 1) if row.intent]
+    ends = ("um", "er", "uh", "now", "then")
+    correct(
+        pizza, [(f"{row.text} {end}", wrong[row.intent or ""]) for row in drawn for end in ends]
+    )
+    _assert_rejected(pizza, intents.retrain(task(params=QUICK), notes, pizza))
+
+
 def test_a_head_that_hardly_learnt_is_rejected(settings: Settings, notes: Notes) -> None:
     params = {"c": 1e-6, "folds": 2}
     _assert_rejected(settings, intents.retrain(task(params=params), notes, settings))
