@@ -126,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("settings", nargs="*", metavar="key=value", help="domain, dataset, params")
     one.add_argument("--queue", choices=QUEUES)
     one.add_argument("--priority", type=int, default=5, help="0 to 9, 9 goes first")
-    one.add_argument("--now", action="store_true", help="run it here, without a worker")
-    one.add_argument("--detach", action="store_true", help="do not follow it")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--now", action="store_true", help="run it here, without a worker")
+    how.add_argument("--detach", action="store_true", help="do not follow it")
     one.set_defaults(run=commands.train)
 
     one = add("jobs", help="list jobs, newest first")

@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from sqlalchemy import select
 
 from govor import jobs
 from govor.config import ConfigurationError, Settings
 from govor.database import make_engine, transaction
+from govor.errors import Conflict
 from govor.metrics import TrainerMetrics
 from govor.schemas.jobs import Job, JobRequest
 from govor.tables import schedule as schedules
@@ -26,7 +28,7 @@ FOLLOW_SECONDS = 0.5
 
 
 def train(settings: Settings, asked: argparse.Namespace) -> int:
-    """Enqueues a job and follows it; 0 when it is done."""
+    """Enqueues a job and follows it; 0 when it is done. One that runs here ends with Ctrl-C."""
     given = _assignments(asked.settings)
     request = JobRequest(
         recipe=asked.recipe,
@@ -39,11 +41,18 @@ def train(settings: Settings, asked: argparse.Namespace) -> int:
     with transaction(settings.database) as connection:
         job = jobs.enqueue(connection, request, requested_by="command line")
     say(f"job {job.id}")
-    if asked.now:
-        threading.Thread(target=_run_here, args=(settings, job), daemon=True).start()
-    else:
+    if not asked.now:
         jobs.ring(settings, job)
-    return 0 if asked.detach else _follow(settings, job.id)
+        return 0 if asked.detach else _follow(settings, job.id)
+    here = threading.Thread(target=_run_here, args=(settings, job), daemon=True)
+    here.start()
+    try:
+        return _follow(settings, job.id)
+    except KeyboardInterrupt:
+        with suppress(Conflict), transaction(settings.database) as connection:
+            jobs.cancel(connection, job.id)
+        here.join()
+        raise
 
 
 def listing(settings: Settings, asked: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """`python -m trainer` as an operator types it."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from govor.jobs import RECIPES
 from govor.schemas.jobs import State
 from tests.trainer.recipes import RECIPE
-from tests.trainer.workers import Shop, eventually
+from tests.trainer.workers import Shop, alive, eventually
 
 
 @pytest.fixture
@@ -37,6 +38,17 @@ def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
     assert "failed: ValueError: there are no rows" in said
     status, said = say(shop, "jobs")
     assert [line.split()[3] for line in said.splitlines()] == ["failed", "done"]
+
+
+def test_a_training_that_runs_here_ends_with_the_command(shop: Shop) -> None:
+    asking = shop.start("train", "patient", "seconds=60", "--now")
+    identity = eventually(lambda: shop.said_by(asking)).split()[1]
+    shop.until(identity, "running")
+    training = shop.training(asking)
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(10) == 130
+    assert not alive(training)
+    assert shop.job(identity).state == "cancelled"
 
 
 def test_a_training_is_followed_while_a_worker_runs_it(shop: Shop) -> None:
