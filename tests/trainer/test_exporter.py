@@ -53,9 +53,10 @@ def enqueue(settings: Settings) -> None:
         jobs.enqueue(connection, JobRequest(recipe="intents"), requested_by="a test")
 
 
-def evaluated(settings: Settings, version: int, accuracy: float, **changed: Any) -> None:
+def evaluated(
+    settings: Settings, version: int, accuracy: float, times: int = 1, **changed: Any
+) -> None:
     row = {
-        "id": uuid4().hex,
         "at": NOW,
         "model": "nlu",
         "version": version,
@@ -65,7 +66,8 @@ def evaluated(settings: Settings, version: int, accuracy: float, **changed: Any)
         "metrics": {"accuracy": accuracy, "rows": 100},
     }
     with transaction(settings.database) as connection:
-        connection.execute(insert(evaluation), row | changed)
+        rows = [row | changed | {"id": uuid4().hex} for _ in range(times)]
+        connection.execute(insert(evaluation), rows)
 
 
 def test_before_the_first_job_all_is_zero(registry: CollectorRegistry) -> None:
@@ -141,8 +143,7 @@ def test_a_retrain_of_one_pack_leaves_the_quality_of_the_others(
     assert (accuracy("horoscope"), accuracy("support")) == (0.4, 0.2)
     evaluated(settings, 4, 0.3, domain="support")  # the champion of the next one's gate
     assert accuracy("support") == 0.3
-    for _ in range(500):
-        evaluated(settings, 5, 0.1, domain="parking", at=NOW + timedelta(seconds=1))
+    evaluated(settings, 5, 0.1, times=500, domain="parking", at=NOW + timedelta(seconds=1))
     assert accuracy("support") == 0.3, "however long ago that was"
 
 
