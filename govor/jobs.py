@@ -199,8 +199,9 @@ def log_lines(connection: Connection, identity: str, after: int = 0) -> list[Log
     return [LogLine.model_validate(row) for row in rows]
 
 
-def ring(settings: Settings, queued: Job) -> None:
-    """Tells the workers of a job's queue that one waits. Takes some 3 s at most, never raises."""
+def ring(settings: Settings, queued: Job) -> bool:
+    """Tells the workers of a job's queue that one waits; whether the broker took it. Takes some 3 s
+    at most, never raises."""
     once_more = {"max_retries": 1, "interval_start": 0}  # the broker was restarted since
     try:
         bell = _doorbell(settings.broker_url, settings.var_folder / "broker")
@@ -209,6 +210,8 @@ def ring(settings: Settings, queued: Job) -> None:
         )
     except Exception as error:
         log.warning("the doorbell of the trainer is out of order, its tick will see: %s", error)
+        return False
+    return True
 
 
 def unheard(settings: Settings, queue: Queue) -> int:

@@ -153,5 +153,5 @@ def _ring_again(settings: Settings, engine: Engine) -> None:
         except Exception as error:
             log.warning("the doorbell of the trainer is out of order: %s", error)
             return
-        for job in waiting[: max(0, missing)]:
-            jobs.ring(settings, job)
+        if not all(jobs.ring(settings, job) for job in waiting[: max(0, missing)]):
+            return  # it went away meanwhile: each further ring could take 3 s

@@ -12,7 +12,7 @@ from govor import jobs
 from govor.config import Settings
 from govor.database import make_engine, migrate
 from govor.errors import NotFound, Unprocessable
-from govor.schemas.jobs import Job, JobRequest
+from govor.schemas.jobs import QUEUES, Job, JobRequest
 from govor.tables import job, run, schedule
 from tests.databases import KINDS, Server, server
 from trainer.jobs import finish, take
@@ -186,3 +186,18 @@ def test_a_broker_that_is_away_does_not_stop_a_tick(settings: Settings, engine: 
     away = settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"})
     tick(away, engine, NOON + timedelta(days=1))
     assert len(asked(engine)) == 1
+
+
+def test_a_broker_that_goes_away_meanwhile_is_tried_once(
+    settings: Settings,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with engine.begin() as connection:
+        for queue in QUEUES * 2:
+            request = REQUEST.model_copy(update={"queue": queue})
+            jobs.enqueue(connection, request, requested_by="test")
+    monkeypatch.setattr(jobs, "unheard", lambda *_: 0)
+    tick(settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}), engine)
+    assert caplog.text.count("out of order") == 1
