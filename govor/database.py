@@ -57,7 +57,8 @@ _MIGRATION_LOCK = 0x676F766F72  # "govor": the key of PostgreSQL's advisory lock
 
 
 def make_engine(url: str) -> Engine:
-    """An engine for one thread; its waits are bounded on both databases."""
+    """An engine for one thread; its waits are bounded on both databases. Its errors, which are
+    logged, do not quote the values that a statement was given: people said them."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(url, Path(parsed.database or ""))
@@ -68,6 +69,7 @@ def make_engine(url: str) -> Engine:
         pool_size=1,
         max_overflow=0,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "client_encoding": "utf8",
             "connect_timeout": 3,
@@ -88,6 +90,7 @@ def _sqlite_engine(url: str, file: Path) -> Engine:
         url,
         pool_size=1,
         max_overflow=0,
+        hide_parameters=True,
         connect_args={"timeout": 5.0, "check_same_thread": False},
     )
 

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from govor import tables
 from govor.config import ConfigurationError
@@ -213,6 +214,12 @@ def test_a_deployment_does_not_need_a_migrated_database(
     change = {"model": "nlu", "before": {}, "after": {"generation": 2}}
     record_deployment(place.format(tmp_path), change)
     assert "deployment of nlu not recorded" in caplog.text
+
+
+def test_an_error_does_not_quote_what_people_said(url: str) -> None:
+    with pytest.raises(SQLAlchemyError, match="nowhere") as error, transaction(url) as connection:
+        connection.execute(text("INSERT INTO nowhere VALUES (:said)"), {"said": "my secret"})
+    assert "my secret" not in str(error.value)
 
 
 def test_what_people_said_is_not_readable_by_others(tmp_path: Path) -> None:
