@@ -146,7 +146,10 @@ def test_make_alert_test_reaches_whom_a_page_reaches(tmp_path: Path) -> None:
     key = tmp_path / "key"
     file.write_text(yaml.safe_dump(hurried(receivers.config(None), "http://127.0.0.1:1", key)))
     dry = subprocess.run(
-        ["make", "--dry-run", "alert-test"], cwd=HOME, capture_output=True, text=True
+        ["make", "--dry-run", "--no-print-directory", "alert-test"],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
     )
     words = shlex.split(dry.stdout.replace("\\\n", " "))
     said = words[words.index("amtool") + 2 :]  # after where it is in the stack
