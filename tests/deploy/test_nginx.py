@@ -149,6 +149,7 @@ def test_the_image_is_that_of_the_stack() -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.smoke
 def test_nginx_accepts_its_configuration() -> None:
     engine_or_skip()
     tried = subprocess.run(
