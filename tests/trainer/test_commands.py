@@ -40,6 +40,15 @@ def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
     assert [line.split()[3] for line in said.splitlines()] == ["failed", "done"]
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell that starts the tests in the background has all that they start ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_training_that_runs_here_ends_with_the_command(shop: Shop) -> None:
     asking = shop.start("train", "patient", "seconds=60", "--now")
     identity = eventually(lambda: shop.said_by(asking)).split()[1]
