@@ -108,7 +108,7 @@ class Door:
     def _admit(self, scope: Scope) -> Principal:
         """Who calls. Raises `Unauthenticated`, `RateLimited`."""
         headers, keyring = scope["state"]["headers"], self._state.keyring
-        address = scope["client"][0] if scope.get("client") else None
+        address = _address(scope, headers)
         key = given_key(headers, dict(parse_qsl(scope["query_string"].decode("latin-1"))))
         if key is None and keyring.open:
             found = OPEN if _from_here(address, headers.get("host")) else None
@@ -120,6 +120,17 @@ class Door:
         if found is None:
             raise _unknown(key, keyring.open)
         return found
+
+
+def _address(scope: Scope, headers: Mapping[str, str]) -> str | None:
+    """The caller's, by the word of the proxies on this machine if it came through them: they name
+    whom each heard, the last one last. `None` is this process."""
+    address: str | None = scope["client"][0] if scope.get("client") else None
+    named = headers.get("x-forwarded-for") if address is None or is_loopback(address) else None
+    for heard in reversed(named.split(",") if named else ()):
+        if not is_loopback(heard.strip()):
+            return heard.strip()
+    return address
 
 
 def _from_here(address: str | None, host: str | None) -> bool:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from govor.config import Settings
 from govor.errors import DeadlineExceeded, Overloaded
 from govor.keys import KeyTable, Principal
-from govor.server import lifespans
+from govor.server import OPTIONS, lifespans
 from govor.service import create_service, speaker
 from govor.verbs import Call, verb
 
@@ -131,10 +131,7 @@ def settings_in(folder: Path, **fields: object) -> Settings:
 @contextlib.asynccontextmanager
 async def on_a_port(app: ASGIApp, *apps: FastAPI) -> AsyncIterator[str]:
     """Serves an app over a real socket of this machine; its URL."""
-    config = uvicorn.Config(
-        app, lifespan="off", http="httptools", access_log=False, log_config=None
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, **OPTIONS))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -16,6 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+
+from tests.core.apps import on_a_port
 
 HOME = Path(__file__).resolve().parent.parent.parent
 
@@ -168,6 +173,46 @@ def test_what_is_not_http_is_400_in_the_error_shape(server: str, data: bytes) ->
     assert b"x-request-id" in head
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert httpx.get(f"{server}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("hop", ["keep-alive", "close"])
+def test_head_and_body_leave_together(server: str, hop: str) -> None:
+    request = f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: {hop}\r\n\r\n".encode()
+    for _ in range(50):
+        with socket.create_connection(_address(server), 10) as client:
+            client.sendall(request)
+            assert client.recv(4096).endswith(b'{"status":"ok"}')
+            assert hop != "close" or not client.recv(1)
+
+
+async def test_a_head_does_not_wait_for_a_late_body() -> None:
+    go_on = asyncio.Event()
+
+    async def answer(scope: Scope, _: Receive, send: Send) -> None:
+        length = (b"content-length", b"4")
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        if scope["method"] == "GET":
+            await go_on.wait()
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async with on_a_port(answer) as url, httpx.AsyncClient(base_url=url) as http:
+        async with http.stream("GET", "/") as stream:
+            assert stream.status_code == 200
+            go_on.set()
+            assert await stream.aread() == b"late"
+        assert (await http.head("/")).headers["content-length"] == "4"
+
+
+async def test_a_websocket_opens() -> None:
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+        await socket.close()
+
+    async with on_a_port(echo) as url, connect(url.replace("http", "ws")) as client:
+        await client.send("heard")
+        assert await client.recv() == "heard"
 
 
 def test_memory_is_flat_under_refused_bodies(tmp_path: Path) -> None:

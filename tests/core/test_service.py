@@ -73,7 +73,9 @@ async def test_documentation_loads_nothing_from_elsewhere(
 ) -> None:
     app = create_app(settings)
     async with running(app), client(app) as http:
-        page = (await http.get("/docs")).text
+        answer = await http.get("/docs")
+        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        page = answer.text
         assert "//" not in page.replace("<!DOCTYPE html>", "").split("<script>")[0]
         for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
             assert asset in page
@@ -199,6 +201,28 @@ async def test_without_keys_only_this_machine_may_call(tmp_path: Path, running: 
             async with client(app, address) as http:
                 answer = await http.post("/v1/say", json={"text": "a", "version": 1})
                 assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("heard", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1, ::1", 200),
+        ("203.0.113.9", 401),
+        ("127.0.0.1, 203.0.113.9", 401),  # what a stranger said of himself, then what was heard
+        ("203.0.113.9,127.0.0.1", 401),  # two proxies of this machine
+        ("unknown", 401),
+        ("", 200),
+    ],
+)
+async def test_a_proxy_of_this_machine_tells_who_calls(
+    tmp_path: Path, running: Running, heard: str, status: int
+) -> None:
+    app = create_app(settings_in(tmp_path))
+    async with running(app), client(app) as http:
+        headers = {"host": "localhost", "x-forwarded-for": heard}
+        answer = await http.post("/v1/say", json={"text": "a"}, headers=headers)
+        assert answer.status_code == status
 
 
 @pytest.mark.parametrize(
