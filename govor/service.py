@@ -47,6 +47,13 @@ PUBLIC = ("/healthz", "/readyz", "/version", "/docs", "/docs/", "/openapi.json")
 """Paths that need no key in any service."""
 
 
+# Swagger's page starts itself by a script inline.
+_DOCUMENTS_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; frame-ancestors 'self'; base-uri 'none'"
+)
+
+
 class Part(Protocol):
     """What a service is made of: it starts, it stops, it says whether it can work."""
 
@@ -176,13 +183,15 @@ def _add_documents(app: FastAPI, document: Path | None) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="openapi.json",
             title=app.title,
             swagger_js_url="docs/swagger-ui-bundle.js",
             swagger_css_url="docs/swagger-ui.css",
             swagger_favicon_url="docs/favicon-32x32.png",
         )
+        page.headers["content-security-policy"] = _DOCUMENTS_POLICY
+        return page
 
     app.mount("/docs/", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
 

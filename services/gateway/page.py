@@ -36,5 +36,5 @@ class _Files(StaticFiles):
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers.update(_REVALIDATED)
+        response.headers.update(_HEADERS | _REVALIDATED)
         return response
