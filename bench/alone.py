@@ -29,8 +29,11 @@ class Alone:
 
 
 @contextmanager
-def service(name: str, core: int | None = None, ready: str = "readyz") -> Iterator[Alone]:
-    """The service, pinned to `core` if there is one, once the path `ready` answers 200.
+def service(
+    name: str, core: int | None = None, ready: str = "readyz", key: str | None = None
+) -> Iterator[Alone]:
+    """The service, pinned to `core` if there is one, once the path `ready` answers 200; who calls
+    gives `key` if there is one.
 
     Raises `RuntimeError` when it does not.
     """
@@ -39,12 +42,17 @@ def service(name: str, core: int | None = None, ready: str = "readyz") -> Iterat
         port = probe.getsockname()[1]
         probe.close()
         migrate(Settings(var=Path(var)).database)
+        keys = {}
+        if key is not None:
+            keys["GOVOR_KEYS_FILE"] = f"{var}/keys"
+            Path(keys["GOVOR_KEYS_FILE"]).write_text(f"bench speak {key}\n")
         since = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "services", name],
             env=os.environ
             | {"GOVOR_VAR": var, "GOVOR_PORT": str(port), "GOVOR_METRICS_PORT": "0"}
-            | {"GOVOR_RATE_LIMIT_PER_MINUTE": "0", "GOVOR_LOG_LEVEL": "WARNING"},
+            | {"GOVOR_RATE_LIMIT_PER_MINUTE": "0", "GOVOR_LOG_LEVEL": "WARNING"}
+            | keys,
             stdout=subprocess.DEVNULL,
         )
         try:
