@@ -50,7 +50,7 @@ from govor.tables import api_key, deployment_event
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-REVISION = "0002"
+REVISION = "0003"
 """The Alembic revision this code was written for; a test compares it with the scripts."""
 
 _MIGRATION_LOCK = 0x676F766F72  # "govor": the key of PostgreSQL's advisory lock

@@ -215,6 +215,8 @@ job = Table(
     Column("error", Clean),
     Column("created_at", Instant, nullable=False),
     Column("started_at", Instant),
+    # When a worker last gave it back: it waits since then.
+    Column("returned_at", Instant),
     Column("finished_at", Instant),
     Index("job_state", "state", "queue", "priority"),
     Index("job_created_at", "created_at"),

@@ -132,9 +132,12 @@ def _jobs(connection: Connection) -> Iterable[Metric]:
 
 def _queues(connection: Connection) -> Iterable[Metric]:
     oldest = GaugeMetricFamily(
-        "jobs_oldest_queued_seconds", "How long the first in a queue has waited.", labels=["queue"]
+        "jobs_oldest_queued_seconds",
+        "How long a job has waited in a queue, the longest.",
+        labels=["queue"],
     )
-    asked = select(job.c.queue, func.min(job.c.created_at)).where(job.c.state == "queued")
+    since_when = func.min(func.coalesce(job.c.returned_at, job.c.created_at))
+    asked = select(job.c.queue, since_when).where(job.c.state == "queued")
     since = {row[0]: row[1] for row in connection.execute(asked.group_by(job.c.queue))}
     for queue in sorted({*QUEUES, *since}):
         oldest.add_metric([queue], _seconds_since(since[queue]) if queue in since else 0)

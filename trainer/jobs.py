@@ -109,7 +109,7 @@ def release(connection: Connection, lease: Lease, why: str) -> None:
     Raises `LeaseLost`.
     """
     again = {"state": _again(), "starts": job.c.starts - 1, "finished_at": _if_cancelled()}
-    _change(connection, lease, again | _FREE)
+    _change(connection, lease, again | {"returned_at": datetime.now(UTC)} | _FREE)
     _write(connection, lease.job.id, last=f"back in the queue: {why}")
 
 
@@ -132,6 +132,7 @@ def reap(connection: Connection) -> list[Job]:
                     "state": case((dead, "dead"), else_=_again()),
                     "error": case((dead, f"given up after {STARTS} starts: {silent}")),
                     "finished_at": case((dead, datetime.now(UTC)), else_=_if_cancelled()),
+                    "returned_at": datetime.now(UTC),
                 }
                 | _FREE
             )

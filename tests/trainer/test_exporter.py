@@ -11,14 +11,14 @@ from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from govor import jobs
 from govor.config import Settings
 from govor.database import migrate, transaction
 from govor.repository import Repository, deploy
 from govor.schemas.jobs import JobRequest, Progress
-from govor.tables import evaluation, model_version
+from govor.tables import evaluation, job, model_version
 from tests.databases import KINDS, Server, server
 from trainer import exporter
 from trainer import jobs as work
@@ -104,6 +104,35 @@ def test_jobs_are_told_as_they_are(settings: Settings, registry: CollectorRegist
     assert value("jobs_lease_expired", recipe) == 0
     assert 0 < (value("job_last_duration_seconds", {**recipe, "state": "failed"}) or 0) < 60
     assert value("training_progress_ratio", recipe) == 0.5
+
+
+def test_a_job_that_came_back_waits_since_then(
+    settings: Settings, registry: CollectorRegistry
+) -> None:
+    enqueue(settings)
+    with transaction(settings.database) as connection:
+        connection.execute(update(job).values(created_at=NOW - timedelta(hours=6)))
+
+    def waited() -> float:
+        return registry.get_sample_value("jobs_oldest_queued_seconds", {"queue": "cpu"}) or 0
+
+    assert waited() > 20_000
+
+    def take(seconds: float) -> work.Lease:
+        with transaction(settings.database) as connection:
+            lease = work.take(connection, "cpu", worker="one", seconds=seconds)
+        assert lease is not None
+        assert waited() == 0
+        return lease
+
+    take(-5)
+    with transaction(settings.database) as connection:
+        work.reap(connection)
+    assert 0 < waited() < 60
+    lease = take(60)
+    with transaction(settings.database) as connection:
+        work.release(connection, lease, "its worker stops")
+    assert 0 < waited() < 60
 
 
 def test_quality_is_that_of_the_last_evaluation(
