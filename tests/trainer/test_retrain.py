@@ -34,7 +34,7 @@ from govor.tables import (
 from services.nlu.backends.ngram import Ngram
 from tests.packs.pizza import write
 from tests.trainer.contexts import Notes
-from trainer import datasets, heads
+from trainer import datasets, heads, outcome
 from trainer.context import NotOurs, Task
 from trainer.recipes import intents
 
@@ -326,7 +326,7 @@ class Died(BaseException):
     """What a killed worker leaves: nothing after this line ran."""
 
 
-@pytest.mark.parametrize("before", ["_deploy", "_record"])
+@pytest.mark.parametrize("before", ["make_champion", "record"])
 def test_a_job_that_died_half_way_ends_with_one_version(
     before: str,
     pizza: Settings,
@@ -337,7 +337,7 @@ def test_a_job_that_died_half_way_ends_with_one_version(
         raise Died
 
     with monkeypatch.context() as deadly:
-        deadly.setattr(intents, before, die)
+        deadly.setattr(outcome, before, die)
         with pytest.raises(Died):
             intents.retrain(task(params=QUICK), notes, pizza)
     correct(pizza, [("flatbread for me", "order")])  # said since: it is for the next job
