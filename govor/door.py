@@ -126,10 +126,10 @@ def _address(scope: Scope, headers: Mapping[str, str]) -> str | None:
     """The caller's, by the word of the proxies on this machine if it came through them: they name
     whom each heard, the last one last. `None` is this process."""
     address: str | None = scope["client"][0] if scope.get("client") else None
-    named = headers.get("x-forwarded-for") if address is None or is_loopback(address) else None
-    for heard in reversed(named.split(",") if named else ()):
-        if not is_loopback(heard.strip()):
-            return heard.strip()
+    named = headers.get("x-forwarded-for")
+    if named and (address is None or is_loopback(address)):
+        heard = [each.strip() for each in named.split(",")]
+        return next((each for each in reversed(heard) if not is_loopback(each)), address)
     return address
 
 
