@@ -6,6 +6,7 @@ training a window, whether the last one is under way, done or failed.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Connection
 from govor import jobs
 from govor.bodies import parse_fields
 from govor.database import Database
+from govor.errors import Unprocessable
 from govor.keys import Principal
 from govor.schemas.alerts import Alert, Alerts, Retrained
 from govor.schemas.jobs import Job, JobRequest
@@ -23,12 +25,14 @@ from govor.service import administrator
 from govor.tables import job
 from services.gateway.settings import GatewaySettings
 
+log = logging.getLogger(__name__)
+
 _EXAMPLE = {
     "version": "4",
     "alerts": [
         {
             "status": "firing",
-            "labels": {"alertname": "ChampionAccuracy", "retrain": "intents", "domain": "support"},
+            "labels": {"alertname": "AccuracyUnderGate", "retrain": "intents", "domain": "support"},
             "annotations": {"summary": "the champion is under its gate"},
             "fingerprint": "9c1f2f7b3d5a6e40",
         }
@@ -50,11 +54,12 @@ def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> N
         told: Alerts, _: Annotated[Principal, Depends(administrator)], after: BackgroundTasks
     ) -> Retrained:
         """Alertmanager's webhook (version 4). An alert that fires and has the label `retrain` asks
-        for a training of that recipe, for the domain of its label `domain`."""
+        for a training of that recipe, for the domain of its label `domain`. One that asks for what
+        there is not is logged; the answer is 422 only where all of them do."""
         asking = [alert for alert in told.alerts if _asks(alert)]
 
         def retrain(connection: Connection) -> list[tuple[Job, bool]]:
-            return [_retrain(connection, alert, window) for alert in asking]
+            return _retrain_all(connection, asking, window)
 
         found = await database.run(retrain) if asking else []
         for one, new in found:
@@ -65,6 +70,24 @@ def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> N
 
 def _asks(alert: Alert) -> bool:
     return alert.status == "firing" and bool(alert.labels.get("retrain"))
+
+
+def _retrain_all(
+    connection: Connection, asking: list[Alert], window: timedelta
+) -> list[tuple[Job, bool]]:
+    """What `_retrain` has for each alert that can be answered. Raises `Unprocessable` where none
+    can: Alertmanager does not repeat what had a 4xx, so one bad alert must not cost the others."""
+    found: list[tuple[Job, bool]] = []
+    refused: list[Unprocessable] = []
+    for alert in asking:
+        try:
+            found.append(_retrain(connection, alert, window))
+        except Unprocessable as error:
+            log.warning("no training for the alert %s: %s", alert.fingerprint, error)
+            refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    return found
 
 
 def _retrain(connection: Connection, alert: Alert, window: timedelta) -> tuple[Job, bool]:

@@ -68,6 +68,18 @@ async def test_what_is_over_or_asks_for_nothing_does_nothing(
     assert stored(tmp_path) == []
 
 
+@pytest.mark.parametrize("labels", [{"retrain": "sorcery"}, {"retrain": "x" * 101}])
+async def test_an_alert_that_cannot_be_answered_does_not_cost_the_others(
+    gateway: Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, labels: dict[str, str]
+) -> None:
+    async with gateway() as client:
+        taken = await tell(client, alert(labels=labels, fingerprint="bad1"), alert())
+    (one,) = stored(tmp_path)
+    assert (taken, one.recipe) == ([one.id], "intents")
+    (told,) = [each.getMessage() for each in caplog.records if "bad1" in each.getMessage()]
+    assert told.startswith("no training for the alert bad1: ")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
