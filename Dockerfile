@@ -35,21 +35,21 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/venv install --constraint constraints.txt .
 ARG SERVICE
 ARG DEVICE=cpu
-# An index besides the default one, for instance PyTorch's own with the CPU build.
+# An index besides the default one, for instance PyTorch's own with the CPU build: not for the GPU.
 ARG PIP_EXTRA_INDEX_URL
 # Of what comes along, 57 MB are tests of numpy and places of telephone numbers: nobody asks.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,from=wheels,target=/wheels \
     case "$SERVICE $DEVICE" in \
         gateway\ *) extras=gateway,container ;; \
         # onnxruntime-genai needs onnxruntime for the CPU; the device of a training is torch's.
-        trainer\ gpu) extras=trainer,nlu,cpu ;; \
+        trainer\ gpu) extras=trainer,nlu,cpu; unset PIP_EXTRA_INDEX_URL ;; \
         trainer\ *) extras=trainer,nlu,cpu; export PIP_FIND_LINKS=/wheels ;; \
         *) extras="$SERVICE,$DEVICE,container" ;; \
     esac && pip --python /opt/venv install --constraint constraints.txt ".[$extras]" \
     && find /opt/venv -type d \( -name tests -o -path '*/phonenumbers/geodata' \) \
         -prune -exec rm -r {} +
 
-FROM ${PYTHON_IMAGE}
+FROM ${PYTHON_IMAGE} AS code
 # Volumes that are mounted here begin as these folders are: with their owner.
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin govor \
     && install --directory --owner 10001 --group 10001 --mode 750 \
@@ -77,7 +77,22 @@ ENV PATH=/opt/venv/bin:$PATH \
     GOVOR_METRICS_PORT=9000 \
     GOVOR_LOG_FORMAT=json
 USER 10001:10001
+
+FROM code AS image-gateway
 EXPOSE 8000 9000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=2s \
     CMD ["python", "-S", "-m", "govor.health"]
 CMD ["gunicorn", "--config", "python:govor.gunicorn"]
+FROM image-gateway AS image-stt
+FROM image-gateway AS image-nlu
+FROM image-gateway AS image-generator
+FROM image-gateway AS image-tts
+
+FROM code AS image-trainer
+EXPOSE 9000
+# Whether it hears the broker, which takes a second of CPU.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=120s --start-interval=5s \
+    CMD ["python", "-m", "trainer", "ping"]
+CMD ["python", "-m", "trainer", "worker"]
+
+FROM image-${SERVICE}

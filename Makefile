@@ -63,7 +63,7 @@ docs: dev ## write what is generated: the settings page, the OpenAPI document, r
 	$(BIN)/python -m monitoring
 
 dashboards-preview: dev ## the panels of the running stack, plotted into docs/dashboards
-	GOVOR_KEY=$$(docker compose exec -T gateway cat /var/lib/govor/secrets/admin.key) \
+	GOVOR_KEY=$$(docker compose exec -T gateway cat /run/secrets/admin.key) \
 	$(BIN)/python -m monitoring preview http://127.0.0.1:$${GOVOR_PORT:-8080}/prometheus docs/dashboards
 
 alert-test: ## a test alert, by way of the running stack, to everyone who is told

@@ -1,8 +1,9 @@
 """The secrets of a stack of containers: `python -m services secrets` makes those that are missing.
 
-    secrets/{internal,subject,admin}.key  0600  ours alone; admin.key is the operator's key
-    secrets/keys                          0600  who may call (`GOVOR_KEYS_FILE`), by digest
-    secrets/{database,broker}.url         0600  with the passwords in them
+    secrets/own/{internal,subject}.key    0600  ours alone, in all containers of ours
+    secrets/own/keys                      0600  who may call (`GOVOR_KEYS_FILE`), by digest
+    secrets/own/{database,broker}.url     0600  with the passwords in them
+    secrets/admin/admin.key               0600  the operator's key, in the gateway alone
     secrets/<container>/*                 0640  what one container of others reads by our group,
                                                 mounted there alone
 
@@ -21,23 +22,24 @@ from govor.keys import ADMIN, SPEAK, digest_of, secret
 def make(folder: Path) -> None:
     """Makes what is missing in `folder`; `OSError` where that cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
+    own = folder / "own"
     for name in ("internal.key", "subject.key"):
-        secret(folder / name)
+        secret(own / name)
     callers = {
-        "admin": ((SPEAK, ADMIN), secret(folder / "admin.key").decode()),
+        "admin": ((SPEAK, ADMIN), secret(folder / "admin" / "admin.key").decode()),
         "alertmanager": ((ADMIN,), _shared(folder / "alertmanager" / "gateway.key")),
     }
-    if not (folder / "keys").exists():  # more callers are added by hand
+    if not (own / "keys").exists():  # more callers are added by hand
         lines = [
             f"{name} {','.join(scopes)} sha256:{digest_of(key)}\n"
             for name, (scopes, key) in callers.items()
         ]
-        _write(folder / "keys", "".join(lines), 0o600)
+        _write(own / "keys", "".join(lines), 0o600)
 
     postgres = _shared(folder / "postgres" / "password")
-    _write(folder / "database.url", f"postgresql+psycopg://govor:{postgres}@postgres/govor", 0o600)
+    _write(own / "database.url", f"postgresql+psycopg://govor:{postgres}@postgres/govor", 0o600)
     redis = _shared(folder / "redis" / "password")
-    _write(folder / "broker.url", f"redis://:{redis}@redis:6379/0", 0o600)
+    _write(own / "broker.url", f"redis://:{redis}@redis:6379/0", 0o600)
     _write(folder / "redis" / "redis.conf", f"requirepass {redis}\n", 0o640)
     by_address = json.dumps({"redis://redis:6379": redis})
     _write(folder / "redis-exporter" / "passwords.json", by_address, 0o640)

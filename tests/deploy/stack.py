@@ -61,6 +61,7 @@ class Stack:
     folder: Path
     port: int
     client: httpx.Client = field(init=False)
+    _logs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Without a limit of requests: one key sends all of the load here.
@@ -78,13 +79,16 @@ class Stack:
 
     def down(self, *options: str) -> None:
         self.client.close()
+        self._logs.append(self.compose("logs", "--no-color"))
         self.compose("down", "--timeout", "30", *options)
+
+    def logs(self) -> str:
+        """All that was written, also before a `down`, which takes the logs away."""
+        return "".join([*self._logs, self.compose("logs", "--no-color")])
 
     def admin_key(self) -> str:
         """By the command that the README gives."""
-        return self.compose(
-            "exec", "-T", "gateway", "cat", "/var/lib/govor/secrets/admin.key"
-        ).strip()
+        return self.compose("exec", "-T", "gateway", "cat", "/run/secrets/admin.key").strip()
 
     def compose(self, *arguments: str, seconds: float = 300, given: str | None = None) -> str:
         """Standard output of a `docker compose` command, which must succeed."""

@@ -16,8 +16,8 @@ from tests.deploy.stack import HOME
 
 def test_callers_are_known_by_digest(tmp_path: Path) -> None:
     secrets.make(tmp_path)
-    rows = {row.name: row for row in read_keys(tmp_path / "keys")}
-    admin = (tmp_path / "admin.key").read_text()
+    rows = {row.name: row for row in read_keys(tmp_path / "own" / "keys")}
+    admin = (tmp_path / "admin" / "admin.key").read_text()
     alerts = (tmp_path / "alertmanager" / "gateway.key").read_text()
     assert rows["admin"].digest == digest_of(admin)
     assert set(rows["admin"].scopes) == {"speak", "admin"}
@@ -25,13 +25,14 @@ def test_callers_are_known_by_digest(tmp_path: Path) -> None:
         digest_of(alerts),
         ("admin",),
     )
-    assert admin not in (tmp_path / "keys").read_text()
+    assert admin not in (tmp_path / "own" / "keys").read_text()
 
 
 def test_urls_and_passwords_belong_together(tmp_path: Path) -> None:
     secrets.make(tmp_path)
     settings = Settings(
-        database_url_file=tmp_path / "database.url", broker_url_file=tmp_path / "broker.url"
+        database_url_file=tmp_path / "own" / "database.url",
+        broker_url_file=tmp_path / "own" / "broker.url",
     )
     postgres = (tmp_path / "postgres" / "password").read_text()
     redis = (tmp_path / "redis" / "password").read_text()
@@ -45,7 +46,9 @@ def test_urls_and_passwords_belong_together(tmp_path: Path) -> None:
 
 def test_what_is_there_is_kept(tmp_path: Path) -> None:
     secrets.make(tmp_path)
-    (tmp_path / "keys").write_text((tmp_path / "keys").read_text() + "mine speak another-key\n")
+    (tmp_path / "own" / "keys").write_text(
+        (tmp_path / "own" / "keys").read_text() + "mine speak another-key\n"
+    )
     before = contents(tmp_path)
     secrets.make(tmp_path)
     assert contents(tmp_path) == before
@@ -53,12 +56,11 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
 
 def test_others_read_only_what_is_theirs(tmp_path: Path) -> None:
     secrets.make(tmp_path)
-    for path in tmp_path.rglob("*"):
-        mode = path.stat().st_mode & 0o777
-        if path.parent == tmp_path and path.is_file():
-            assert mode == 0o600, path
-        else:
-            assert mode == (0o750 if path.is_dir() else 0o640), path
+    for folder in tmp_path.iterdir():
+        ours = folder.name in ("own", "admin")
+        assert folder.stat().st_mode & 0o777 == (0o700 if ours else 0o750), folder
+        for path in folder.iterdir():
+            assert path.stat().st_mode & 0o777 == (0o600 if ours else 0o640), path
 
 
 def test_the_command_says_nothing(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_the_command_says_nothing(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "secrets" / "admin.key").stat().st_size > 30
+    assert (tmp_path / "secrets" / "admin" / "admin.key").stat().st_size > 30
 
 
 def contents(folder: Path) -> dict[Path, str]:
