@@ -24,7 +24,7 @@ from pydantic_core import to_json
 from govor import logs
 from govor.config import Settings
 from trainer.context import NotOurs, Task
-from trainer.recipes import load
+from trainer.recipes import Entry, load
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,13 +43,14 @@ class Link:
     def folder(self) -> Path:
         return self._folder
 
-    def order(self) -> tuple[str, Task]:
+    def order(self) -> tuple[Entry, Task]:
         """What is to be run: an entry of the recipes, and its task."""
         order = self._heard.get()
         self._folder = Path(order["folder"])
-        device, reason = _device(order["queue"])
+        entry, task = Entry(**order["entry"]), order["task"]
+        device, reason = _device(order["queue"], task["recipe"], entry)
         self.send({"device": device, "reason": reason})
-        return order["entry"], Task(**order["task"] | {"device": device})
+        return entry, Task(**task | {"device": device})
 
     def progress(
         self,
@@ -93,7 +94,7 @@ def main(descriptor: int) -> int:
     link = Link(socket.socket(fileno=descriptor))
     entry, task = link.order()
     try:
-        link.send({"result": load(entry)(task, link)})
+        link.send({"result": load(entry.run)(task, link)})
     except NotOurs:
         pass  # its worker said so
     except BaseException as error:
@@ -116,10 +117,12 @@ def _be_the_first_to_go() -> None:
     os.nice(10)
 
 
-def _device(asked: str) -> tuple[str, str | None]:
+def _device(asked: str, recipe: str, entry: Entry) -> tuple[str, str | None]:
     """Where to train, and why not on the GPU that was asked for."""
     if asked != "gpu":
         return "cpu", None
+    if not entry.gpu:
+        return "cpu", f"the recipe {recipe} trains on the CPU"
     try:
         import torch
     except ImportError:

@@ -31,7 +31,7 @@ from trainer import jobs
 from trainer.context import Task
 from trainer.jobs import Lease, LeaseLost
 from trainer.process import Child
-from trainer.recipes import ENTRIES
+from trainer.recipes import ENTRIES, Entry
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +133,9 @@ class _Attempt:
                 requested_by=job.requested_by,
             )
         )
-        entry = ENTRIES.get(job.recipe, job.recipe)  # of a newer trainer: its process will say so
-        return {"entry": entry, "task": task, "queue": job.queue}
+        # One that only a newer trainer has: the process will say so.
+        entry = ENTRIES.get(job.recipe, Entry(job.recipe))
+        return {"entry": asdict(entry), "task": task, "queue": job.queue}
 
     def _attend(self, child: Child) -> None:
         """Until the process has left, or has had its time to."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from govor.jobs import RECIPES, Recipe
 from trainer.__main__ import main
 from trainer.context import Context, Task
-from trainer.recipes import ENTRIES
+from trainer.recipes import ENTRIES, Entry
 
 
 class AnyParams(BaseModel):
@@ -24,6 +24,11 @@ class AnyParams(BaseModel):
 
 
 RECIPE = Recipe("cpu", AnyParams)
+OWN = {
+    "patient": Entry("tests.trainer.recipes:patient", gpu=True),
+    "modest": Entry("tests.trainer.recipes:patient"),  # the same, on the CPU alone
+    "effect": Entry("tests.trainer.recipes:effect"),
+}
 
 
 def patient(task: Task, context: Context) -> dict[str, Any]:
@@ -78,7 +83,6 @@ def effect(task: Task, context: Context) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for name in ("patient", "effect"):
-        RECIPES[name] = RECIPE
-        ENTRIES[name] = f"tests.trainer.recipes:{name}"
+    RECIPES.update(dict.fromkeys(OWN, RECIPE))
+    ENTRIES.update(OWN)
     sys.exit(main(sys.argv[1:]))

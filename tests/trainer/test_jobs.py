@@ -98,8 +98,9 @@ def test_what_no_recipe_takes_is_refused_by_name(
 
 def test_the_recipes_that_may_be_asked_for_are_those_there_are() -> None:
     assert set(jobs.RECIPES) == set(ENTRIES)
-    for entry in ENTRIES.values():
-        assert callable(load(entry))
+    for name, entry in ENTRIES.items():
+        assert callable(load(entry.run))
+        assert entry.gpu or jobs.RECIPES[name].queue == "cpu", "its jobs would hold a GPU idle"
 
 
 def test_the_parameters_that_may_be_given_are_those_of_the_recipe() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from govor import jobs
 from govor.jobs import RECIPES
 from govor.metrics import TrainerMetrics
-from tests.trainer.recipes import RECIPE
+from tests.trainer.recipes import OWN, RECIPE
 from tests.trainer.workers import HOME, Shop, alive, eventually
 from trainer.execution import Worker
 from trainer.recipes import ENTRIES
@@ -22,7 +22,8 @@ from trainer.recipes import ENTRIES
 
 @pytest.fixture(autouse=True)
 def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "patient", RECIPE)
+    for name in ("patient", "modest"):
+        monkeypatch.setitem(RECIPES, name, RECIPE)
 
 
 @pytest.fixture
@@ -133,6 +134,32 @@ def test_a_gpu_job_runs_on_the_cpu_where_there_is_none(served: Shop) -> None:
     assert "it ran on cpu" in served.log(done.id)
 
 
+@pytest.mark.parametrize(
+    ("there", "device", "reason"), [(True, "cuda", None), (False, "cpu", "torch sees no GPU")]
+)
+def test_a_gpu_is_for_recipes_that_use_one(
+    there: bool, device: str, reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a torch that says what it is told to, in the real process."""
+    (tmp_path / "torch.py").write_text(
+        "class version:\n    cuda = '12.8'\n\n\n"
+        f"class cuda:\n    is_available = staticmethod(lambda: {there})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shop = Shop(tmp_path)
+    try:
+        shop.start("worker", "--beat")
+        can, cannot = shop.ask(queue="gpu"), shop.ask("modest", queue="gpu")
+        ran = shop.until(can, "done", "failed")
+        assert (ran.device, ran.device_reason) == (device, reason)
+        assert f"it ran on {device}" in shop.log(can)
+        ran = shop.until(cannot, "done", "failed")
+        assert (ran.device, ran.device_reason) == ("cpu", "the recipe modest trains on the CPU")
+        assert "it ran on cpu" in shop.log(cannot)
+    finally:
+        shop.close()
+
+
 def test_a_worker_takes_the_queues_it_is_told(shop: Shop) -> None:
     shop.start("worker", "--queues", "gpu")
     cpu, gpu = shop.ask(), shop.ask(queue="gpu")
@@ -175,7 +202,7 @@ def test_an_end_that_nobody_could_be_told_leaves_what_the_next_start_needs(
         raise OperationalError("COMMIT", None, OSError("the database is away"))
 
     monkeypatch.chdir(HOME)
-    monkeypatch.setitem(ENTRIES, "patient", "tests.trainer.recipes:patient")
+    monkeypatch.setitem(ENTRIES, "patient", OWN["patient"])
     stopping = threading.Event()
     worker = Worker("one", shop.settings, stopping, TrainerMetrics())
     identity = shop.ask()

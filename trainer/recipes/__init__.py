@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 
 from trainer.context import Run
 
-ENTRIES = {"intents": "trainer.recipes.intents:retrain"}
-"""Where each recipe's `Run` is; what a caller may ask of it is in `govor.jobs.RECIPES`."""
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a recipe's `Run` is. `gpu`: whether it trains on its task's device; the others train on
+    the CPU, whatever there is."""
+
+    run: str
+    gpu: bool = False
 
 
-def load(entry: str) -> Run:
+ENTRIES = {"intents": Entry("trainer.recipes.intents:retrain")}
+"""The recipes by name; what a caller may ask of them is in `govor.jobs.RECIPES`."""
+
+
+def load(run: str) -> Run:
     """The function of an entry. Called only in the process that trains: recipes import torch."""
-    module, _, name = entry.partition(":")
+    module, _, name = run.partition(":")
     found: Run = getattr(importlib.import_module(module), name)
     return found
