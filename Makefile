@@ -50,7 +50,7 @@ test-all: dev ## the slow ones too
 	$(BIN)/pytest -m "not docker and not gpu"
 
 test-compose: dev ## the real stack: up from nothing, used, broken part by part, down and up
-	$(BIN)/pytest tests/deploy -m "docker"
+	$(BIN)/pytest tests/deploy tests/monitoring -m "docker"
 
 bench: dev ## speed: ratios against the bare engines, in one run
 	$(BIN)/python -m bench speed
