@@ -59,6 +59,7 @@ def groups(objectives: Objectives) -> dict[str, Any]:
     """The content of `alerts.yml`."""
     named = {
         "services": [*_services(), *_requests(objectives), *_burn_rates(objectives)],
+        "turns": [_degraded(objectives)],
         "queues": _queues(objectives),
         "jobs": _jobs(objectives),
         "models": [_accuracy(name, model.recipe) for name, model in objectives.models.items()],
@@ -90,6 +91,7 @@ def _services() -> list[Alert]:
             "{{ $labels.job }} does not answer",
             "overview / Replicas that answer",
             _LOGS.format("{{ $labels.job }}"),
+            {"service": "{{ $labels.job }}"},  # by it the service's other alerts are silenced
         ),
         Alert(
             "DatabaseAway",
@@ -173,6 +175,21 @@ def _enough_errors(objectives: Objectives, window: str, seconds: int) -> str:
     errors = f"service:http_errors:ratio{window} * service:http_requests:rate{window} * {seconds}"
     # A rate is a little less than the count over its window.
     return f"on (service) {errors} > {objectives.minimum_errors} - 0.5"
+
+
+def _degraded(objectives: Objectives) -> Alert:
+    """What a service's own counters miss: a part that hangs costs its share of every turn."""
+    return Alert(
+        "Degraded",
+        f"part:turns_degraded:ratio5m > {objectives.turns.degraded_rate:g}"
+        f" and part:turns_degraded:rate5m * 300 > {objectives.minimum_errors} - 0.5",
+        "1m",
+        "page",
+        "{{ $value | humanizePercentage }} of turns go on without {{ $labels.part }}",
+        "conversations / Turns that went on without a part",
+        "docker compose logs --since 10m gateway | grep 'goes on without {{ $labels.part }}'",
+        {"service": "{{ $labels.part }}"},
+    )
 
 
 def _queues(objectives: Objectives) -> list[Alert]:
@@ -280,7 +297,8 @@ def _capacity(objectives: Objectives) -> list[Alert]:
             f"{REDIS_USED} > {capacity.redis_memory:g}",
             "5m",
             "page",
-            "Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it refuses jobs",
+            "Redis uses {{ $value | humanizePercentage }} of its memory;"
+            " at 100 % it refuses the doorbell, and jobs begin later",
             "overview / Redis memory",
             "docker compose logs --tail 50 redis worker",
         ),

@@ -23,6 +23,10 @@ class Service(_Strict):
     shed_rate: float | None = Field(None, gt=0, lt=1)
 
 
+class Turns(_Strict):
+    degraded_rate: float = Share
+
+
 class Model(_Strict):
     accuracy: float = Share
     recipe: str
@@ -44,6 +48,7 @@ class Objectives(_Strict):
     minimum_errors: int = Field(ge=1)
     minimum_requests: int = Field(ge=1)
     services: dict[str, Service]
+    turns: Turns
     models: dict[str, Model]
     jobs: Jobs
     capacity: Capacity

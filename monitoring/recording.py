@@ -1,6 +1,7 @@
 """Recording rules: what alerts and panels both ask, worked out once, and the objectives as series.
 
-Names are `level:metric:operation`; `service` is the service that a request was made to.
+Names are `level:metric:operation`; `service` is the service that a request was made to, `part` what
+a turn went on without.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def groups(objectives: Objectives) -> dict[str, Any]:
     """The content of `recording.yml`."""
     return {
         "groups": [
-            {"name": "requests", "rules": [*_requests(), *_latency(), *_models()]},
+            {"name": "requests", "rules": [*_requests(), *_latency(), *_models(), *_turns()]},
             {"name": "objectives", "rules": _objectives(objectives)},
         ]
     }
@@ -66,6 +67,15 @@ def _models() -> list[dict[str, Any]]:
             "service:model_shed:ratio5m",
             f"({shed} or 0 * service:model_requests:rate5m) / service:model_requests:rate5m",
         ),
+    ]
+
+
+def _turns() -> list[dict[str, Any]]:
+    rate = "part:turns_degraded:rate5m"
+    turns = "scalar(sum(rate(turns_total[5m])))"
+    return [
+        _rule(rate, "sum by (part) (rate(turns_degraded_total[5m]))"),
+        _rule("part:turns_degraded:ratio5m", f"{rate} / {turns}"),
     ]
 
 

@@ -66,9 +66,11 @@ CONVERSATIONS = Board(
         "Degraded": (
             panel(
                 "Turns that went on without a part",
-                "Turns a minute; a service that is down costs its own share of a turn only.",
-                "short",
-                ("60 * sum by (part) (rate(turns_degraded_total[5m]))", "{{part}}"),
+                "Share of all turns, over five minutes; a service that is down costs its own share"
+                " of a turn only.",
+                "percentunit",
+                ("part:turns_degraded:ratio5m", "{{part}}"),
+                objective=load().turns.degraded_rate,
             ),
             panel(
                 "Records kept on disk",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shlex
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from services.gateway.settings import GatewaySettings
 from tests.core.apps import on_a_port
 from tests.gateway.siblings import Script, siblings
 from tests.monitoring.conftest import alertmanager, program
+from tests.monitoring.rules import ALERTS, labels_of
 from tests.monitoring.waiting import until
 
 HOME = Path(__file__).resolve().parents[2]
@@ -54,6 +60,40 @@ def notified(client: httpx.Client) -> float:
     page = client.get("/metrics").text.splitlines()
     name = 'alertmanager_notifications_total{integration="webhook"'
     return sum(float(line.split()[-1]) for line in page if line.startswith(name))
+
+
+@contextmanager
+def people() -> Iterator[tuple[str, set[tuple[str, str]]]]:
+    """Where a webhook tells people, and the alerts it told: name and service."""
+    told: set[tuple[str, str]] = set()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            told.update(short(one["labels"]) for one in body["alerts"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def short(labels: dict[str, str]) -> tuple[str, str]:
+    return labels["alertname"], labels.get("service", "")
+
+
+def firing(name: str, **own: str) -> dict[str, Any]:
+    """An alert with the labels that Prometheus gives it."""
+    return {"labels": {"alertname": name, **labels_of(ALERTS[name], own)}}
 
 
 def drive(client: httpx.Client, stored: Callable[[], list[Any]]) -> None:
@@ -88,6 +128,60 @@ async def test_an_alert_becomes_one_job_however_often_it_is_told(tmp_path: Path)
     (only,) = stored()
     assert (only.recipe, only.domain) == ("intents", "desk")
     assert only.requested_by == "alert AccuracyUnderGate"
+
+
+OF_A_SERVICE = [
+    *("ErrorRate", "LatencyHigh", "ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"),
+    *("QueueWait", "Shedding"),
+]
+
+
+@pytest.mark.parametrize(
+    ("heard", "silenced"),
+    [
+        pytest.param(
+            [firing("ServiceDown", job="worker"), firing("NoWorker")],
+            [firing("Backlog", queue="cpu"), firing("JobStuck", recipe="intents")],
+            id="no worker, and jobs wait",
+        ),
+        pytest.param(
+            [firing("ServiceDown", job="nlu"), firing("ErrorRate", service="stt")],
+            [
+                *(firing(name, service="nlu") for name in OF_A_SERVICE),
+                firing("Degraded", part="nlu"),
+                firing("Degraded", part="stt"),
+            ],
+            id="a service is down, another fails",
+        ),
+        pytest.param(
+            [firing("Shedding", service="nlu"), firing("Degraded", part="tts")],
+            [firing("ErrorRate", service="nlu"), firing("Degraded", part="nlu")],
+            id="a queue is full, another part hangs",
+        ),
+    ],
+)
+def test_one_trouble_is_told_once(
+    tmp_path: Path, heard: list[dict[str, Any]], silenced: list[dict[str, Any]]
+) -> None:
+    file = tmp_path / "alertmanager.yml"
+    with people() as (url, told):
+        whole = receivers.config({"people": {"webhook_configs": [{"url": url}]}})
+        file.write_text(yaml.safe_dump(hurried(whole, url, tmp_path / "key")))
+        with alertmanager(file, tmp_path) as client:
+            client.post("/api/v2/alerts", json=heard + silenced).raise_for_status()
+            expected = {short(one["labels"]) for one in heard}
+            until("all that should be heard", lambda: told >= expected, 20)
+            time.sleep(1)  # two more rounds of each group
+    assert told == expected
+
+
+def test_the_rules_of_silence_name_alerts_that_there_are() -> None:
+    rules = receivers.config(None)["inhibit_rules"]
+    matchers = [one for rule in rules for one in rule["source_matchers"] + rule["target_matchers"]]
+    found = [re.fullmatch(r'alertname =~? "?([^"]+)"?', matcher) for matcher in matchers]
+    names = {name for one in found if one for name in one[1].split("|")}
+    assert "ServiceDown" in names
+    assert names <= set(ALERTS)
 
 
 @pytest.mark.parametrize("given", [None, "example"])

@@ -14,6 +14,7 @@ from monitoring import alerts, generated
 from monitoring.objectives import FILE, load
 from tests.deploy.stack import engine_or_skip
 from tests.monitoring.conftest import program
+from tests.monitoring.rules import ALERTS, filled, labels_of
 
 HOME = Path(__file__).resolve().parents[2]
 RULES = HOME / "monitoring" / "prometheus" / "rules"
@@ -21,10 +22,6 @@ CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(
     Path(__file__).with_name("alerts.yaml").read_text(encoding="utf-8")
 )
 DOOR = "https://bot.example.org"
-
-ALERTS = {
-    rule["alert"]: rule for group in alerts.groups(load())["groups"] for rule in group["rules"]
-}
 
 
 def promtool_file(names: list[str]) -> dict[str, Any]:
@@ -55,15 +52,12 @@ def promtool_test(name: str, case: dict[str, Any]) -> dict[str, Any]:
 
 
 def expected(rule: dict[str, Any], alert: dict[str, Any]) -> dict[str, Any]:
-    labels = alert.get("labels", {}) | rule["labels"]
+    labels = labels_of(rule, alert.get("labels", {}))
     links = {
         key: re.sub(r"{{ \$externalURL[^}]*}}", DOOR, text)
         for key, text in rule["annotations"].items()
     }
-    told = {
-        key: re.sub(r"{{ \$labels\.(\w+) }}", lambda found: labels[found[1]], text)
-        for key, text in links.items()
-    }
+    told = {key: filled(text, labels) for key, text in links.items()}
     return {"exp_labels": labels, "exp_annotations": told | {"summary": alert["summary"]}}
 
 
@@ -96,6 +90,17 @@ def test_an_alert_leads_to_its_runbook(name: str) -> None:
 def test_no_runbook_and_no_case_is_left_over() -> None:
     runbooks = {path.stem for path in (HOME / "docs" / "runbooks").glob("[A-Z]*.md")}
     assert runbooks - {"README"} == set(ALERTS) == set(CASES)
+
+
+def test_no_runbook_makes_more_anew_than_it_names() -> None:
+    """`up` without `--no-deps` recreates what a container depends on: the gateway, for nginx."""
+    services = yaml.safe_load((HOME / "compose.yaml").read_text())["services"]
+    alone = {name for name, one in services.items() if {*one.get("depends_on", ())} <= {"secrets"}}
+    for runbook in (HOME / "docs" / "runbooks").glob("*.md"):
+        text = " ".join(runbook.read_text(encoding="utf-8").split())
+        for words in map(str.split, re.findall(r"docker compose up (-[^`&]*|[a-z-]+)", text)):
+            named = {word for word in words if not word.startswith("-")}
+            assert "--no-deps" in words or (named and named <= alone), (runbook.name, words)
 
 
 def test_what_is_written_is_what_the_objectives_say() -> None:
