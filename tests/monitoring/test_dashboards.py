@@ -97,6 +97,7 @@ def test_objectives_are_lines_in_panels() -> None:
     drawn = {panel.title: panel.objective for board in BOARDS for panel in board.panels()}
     for name, service in objectives.services.items():
         assert drawn[f"{name}: a request"] == service.p95_seconds
+    assert drawn["Turns that went on without a part"] == objectives.turns.degraded_rate
     assert drawn["Disk that is free"] == objectives.capacity.disk_free
     assert drawn["Champion's accuracy"] == objectives.models["nlu"].accuracy
     board = json.loads(to_json(BOARDS[0]))
