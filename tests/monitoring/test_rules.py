@@ -130,6 +130,7 @@ def test_every_job_of_the_alerts_is_scraped() -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.smoke
 def test_the_containers_promtool_agrees(tmp_path: Path) -> None:
     """The version that the stack runs, which is another one than Debian's."""
     engine_or_skip()
