@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -278,26 +278,21 @@ def read_api_keys(connection: Connection) -> list[KeyRow]:
     return [KeyRow(row.name, row.digest, tuple(row.scopes), row.expires_at) for row in rows]
 
 
-def record_deployment(
-    url: str, change: Mapping[str, Any], actor: str = "trainer", reason: str | None = None
-) -> None:
-    """Write down a deployment that took effect: its `model`, what was `before` and is `after`,
-    who did it and what for.
+def record_deployment(url: str, event: Mapping[str, Any]) -> None:
+    """Write down a deployment that took effect, a `govor.repository.Event`; a repeat adds no row.
 
     Synchronous, with a connection of its own: `govor.repository.deploy` is called a few times a
-    day, by commands too. Files serve, tables explain: without a database the log has to do.
+    day, by commands too, and calls this under the model's lock, so that one looks at a time.
+    Files serve, tables explain: without a database the log has to do.
     """
-    after = change["after"]
-    row = {
-        "at": datetime.now(UTC),
-        "generation": after["generation"],
-        "actor": actor,
-        "reason": reason,
-        **change,
-    }
+    after, table = event["after"], deployment_event
+    row = {"at": datetime.fromisoformat(after["since"]), "generation": after["generation"], **event}
+    # Generations begin again where models are restored from an older copy; moments do not.
+    same = [table.c[name] == row[name] for name in ("model", "generation", "at")]
     try:
         with transaction(url) as connection:
-            connection.execute(insert(deployment_event), row)
+            if connection.scalar(select(table.c.id).where(*same)) is None:
+                connection.execute(insert(table), row)
     except (SQLAlchemyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        log.error("deployment of %s not recorded (%s): %s", change["model"], reason, after)
+        why = str(error).splitlines()[0]
+        log.error("deployment of %s not recorded (%s): %s", event["model"], why, after)

@@ -17,7 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from govor.database import record_deployment, transaction
 from govor.errors import Conflict, NotFound, Unavailable
-from govor.repository import Deployment, Manifest, Repository, VersionBroken, deploy
+from govor.repository import (
+    Deployment,
+    Manifest,
+    Repository,
+    VersionBroken,
+    deploy,
+    record_last,
+)
 from govor.schemas.registry import Comparison, ModelStatus, ModelVersion, State
 from govor.tables import deployment_event
 
@@ -70,15 +77,17 @@ def compare(repository: Repository, model: str, numbers: Sequence[int]) -> Compa
 def promote(
     repository: Repository, url: str, model: str, version: int, actor: str, reason: str | None
 ) -> ModelStatus:
-    """Makes a version the champion; nothing is written when it is that already.
+    """Makes a version the champion; when it is that already, only a missing event is.
 
     Raises `NotFound`, `Conflict` (`version_rejected`; `deployment_changed` when somebody else wrote
     in the same moment).
     """
-    current = repository.deployment(model)
-    if current.champion != version:
-        record = partial(record_deployment, url, actor=actor, reason=reason or "promoted")
-        deploy(repository, model, {"champion": version}, current.generation, record)
+    current, record = repository.deployment(model), partial(record_deployment, url)
+    if current.champion == version:
+        record_last(repository, model, record)
+    else:
+        change, why = {"champion": version}, reason or "promoted"
+        deploy(repository, model, change, current.generation, record, actor=actor, reason=why)
     return status(repository, model)
 
 
@@ -91,7 +100,8 @@ def rollback(
     Raises `Conflict` (`nothing_to_roll_back_to`; `deployment_changed`), `NotFound`, `Unavailable`
     when the database is away.
     """
-    current = repository.deployment(model)
+    current, record = repository.deployment(model), partial(record_deployment, url)
+    record_last(repository, model, record)
     try:
         with transaction(url) as connection:
             before = _champions_before(history(connection, model), current)
@@ -105,8 +115,8 @@ def rollback(
             f"{model} has no champion before version {current.champion}",
             code="nothing_to_roll_back_to",
         )
-    record = partial(record_deployment, url, actor=actor, reason=reason or "rolled back")
-    deploy(repository, model, {"champion": earlier}, current.generation, record)
+    change, why = {"champion": earlier}, reason or "rolled back"
+    deploy(repository, model, change, current.generation, record, actor=actor, reason=why)
     return status(repository, model)
 
 
@@ -123,7 +133,7 @@ def history(connection: Connection, model: str) -> list[tuple[int | None, int | 
 
 def has_served(connection: Connection, model: str, version: int) -> bool:
     """Whether a version has been a champion."""
-    return any(after == version for _, after in history(connection, model))
+    return any(version in change for change in history(connection, model))
 
 
 def _champions_before(

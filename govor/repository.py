@@ -2,6 +2,7 @@
 
     <root>/<model>/<version>/manifest.json + the files it lists       immutable
     <root>/<model>/deployment.json                                    which version serves
+    <root>/<model>/deployment_event.json                              who wrote that, and why
 
 Versions are integers, taken by exclusive mkdir. A folder without a manifest is a version that is
 still being written, or was left half-written: nobody reads it. `deploy` alone writes a deployment.
@@ -28,6 +29,7 @@ from govor.errors import Conflict, NotFound
 
 MANIFEST = "manifest.json"
 DEPLOYMENT = "deployment.json"
+EVENT = "deployment_event.json"
 LAST = 2**31 - 1  # version: what the database's integer holds; file systems end sooner or later
 
 # What a loader may open. Pickles run code, and so do custom-op libraries.
@@ -91,6 +93,22 @@ class Deployment(BaseModel):
     share: int = Field(0, ge=0, le=10_000)
     salt: str = ""
     since: str | None = None
+
+
+class Event(BaseModel):
+    """A deployment: what it replaced, who did it (the name of a key, `trainer`) and what for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    before: Deployment
+    after: Deployment
+    actor: str
+    reason: str | None = None
+
+
+Record = Callable[[dict[str, Any]], None]
+"""Is told of an `Event`, as a dictionary, once or more often (`database.record_deployment`)."""
 
 
 @dataclass(frozen=True)
@@ -216,14 +234,18 @@ def deploy(
     model: str,
     change: Mapping[str, Any],
     generation: int,
-    record: Callable[[dict[str, Any]], None] | None = None,
+    record: Record | None = None,
+    *,
+    actor: str = "trainer",
+    reason: str | None = None,
 ) -> Deployment:
     """Replaces a model's deployment by itself with `change` applied: compare and set.
 
-    `generation` is the one that the caller has seen; `record` is told of the event (the database's
-    `deployment_event`) after the write. Raises `Conflict` (`deployment_changed`) when somebody
-    else wrote in between, `NotFound` for a version that does not exist, `Conflict`
-    (`version_rejected`) for one that its gate refused.
+    `generation` is the one that the caller has seen. The event is written before the deployment,
+    and `record` is told of it after: of one who died in between, the next call or `record_last`
+    tells it. Raises `Conflict` (`deployment_changed`) when somebody else wrote in between,
+    `NotFound` for a version that does not exist, `Conflict` (`version_rejected`) for one that its
+    gate refused.
     """
     root = repository.writable / model
     root.mkdir(parents=True, exist_ok=True)
@@ -234,21 +256,53 @@ def deploy(
                 f"{model} is at generation {current.generation}, not {generation}",
                 code="deployment_changed",
             )
-        changed = Deployment.model_validate(
-            current.model_dump()
-            | dict(change)
-            | {"generation": generation + 1, "since": datetime.now(UTC).isoformat()}
-        )
-        for number in {changed.champion, changed.challenger} - {None}:
-            if repository.open(model, int(number or 0)).manifest.rejected:
-                raise Conflict(
-                    f"{model} version {number} did not pass its gate: it is kept, never served",
-                    code="version_rejected",
-                )
+        changed = _changed(repository, model, current, change)
+        if record is not None:
+            _tell(root / EVENT, current, record)  # the last that can: it is overwritten now
+        event = Event(model=model, before=current, after=changed, actor=actor, reason=reason)
+        write_atomically(root / EVENT, event.model_dump_json(indent=2).encode())
         write_atomically(root / DEPLOYMENT, changed.model_dump_json(indent=2).encode())
-    if record is not None:
-        record({"model": model, "before": current.model_dump(), "after": changed.model_dump()})
+        if record is not None:
+            record(event.model_dump())
     return changed
+
+
+def record_last(repository: Repository, model: str, record: Record) -> None:
+    """Tells `record` of the event that made the present deployment: the process that wrote it may
+    have died before it did so."""
+    root = repository.writable / model
+    if (root / EVENT).is_file():
+        with _lock(root / ".lock"):
+            _tell(root / EVENT, repository.deployment(model), record)
+
+
+def _changed(
+    repository: Repository, model: str, current: Deployment, change: Mapping[str, Any]
+) -> Deployment:
+    """The next deployment, with versions that may serve."""
+    changed = Deployment.model_validate(
+        current.model_dump()
+        | dict(change)
+        | {"generation": current.generation + 1, "since": datetime.now(UTC).isoformat()}
+    )
+    for number in {changed.champion, changed.challenger} - {None}:
+        if repository.open(model, int(number or 0)).manifest.rejected:
+            raise Conflict(
+                f"{model} version {number} did not pass its gate: it is kept, never served",
+                code="version_rejected",
+            )
+    return changed
+
+
+def _tell(file: Path, current: Deployment, record: Record) -> None:
+    """Tells of the event in a file, if it is the one that made `current`. It is not where its
+    writer died before the deployment, or somebody edited that by hand."""
+    try:
+        event = Event.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return
+    if event.after == current:
+        record(event.model_dump())
 
 
 def write_manifest(folder: Path, **fields: Any) -> Manifest:

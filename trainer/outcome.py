@@ -21,7 +21,7 @@ from govor import registry
 from govor.config import Settings
 from govor.database import REVISION, insert_new, read_revision, record_deployment, transaction
 from govor.domains import Pack
-from govor.repository import Dataset, Repository, Version, VersionBroken, deploy
+from govor.repository import Dataset, Repository, Version, VersionBroken, deploy, record_last
 from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from trainer.context import Context, Task
 from trainer.datasets import DatasetVersion
@@ -138,15 +138,22 @@ def make_champion(work: Work, version: Version, generation: int) -> bool:
 
     Raises `Conflict` (`deployment_changed`) when the champion changed after `generation`.
     """
-    url = work.settings.database
+    record = partial(record_deployment, work.settings.database)
+    record_last(work.repository, MODEL, record)  # an earlier start may have died before it
     if work.repository.deployment(MODEL).champion == version.number:
         return True
     with database(work.settings) as connection:
         if connection is not None and registry.has_served(connection, MODEL, version.number):
             return False  # deployed by an earlier start of this job, and rolled back since
-    reason = f"job {work.task.id}: gate passed"
-    record = partial(record_deployment, url, actor=work.task.requested_by, reason=reason)
-    deploy(work.repository, MODEL, {"champion": version.number}, generation, record)
+    deploy(
+        work.repository,
+        MODEL,
+        {"champion": version.number},
+        generation,
+        record,
+        actor=work.task.requested_by,
+        reason=f"job {work.task.id}: gate passed",
+    )
     return True
 
 

@@ -32,6 +32,13 @@ from govor.keys import KeyRow
 from tests.databases import AWAY, KINDS, Server, server
 
 NOW = datetime(2026, 8, 3, 12, 30, 15, 123456, UTC)
+DEPLOYED = {
+    "model": "nlu",
+    "before": {"generation": 1},
+    "after": {"generation": 2, "since": NOW.isoformat()},
+    "actor": "anna",
+    "reason": "so it is",
+}
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -192,17 +199,26 @@ async def test_api_keys_are_read_without_the_revoked(database: Database) -> None
 
 
 async def test_a_deployment_is_written_down(database: Database) -> None:
-    change = {"model": "nlu", "before": {"generation": 1}, "after": {"generation": 2}}
-    await asyncio.to_thread(record_deployment, database.url, change)
+    for _ in range(2):  # told twice, written once
+        await asyncio.to_thread(record_deployment, database.url, DEPLOYED)
     row = await database.run(lambda c: c.execute(select(tables.deployment_event)).one())
     assert (row.model, row.generation, row.before) == ("nlu", 2, {"generation": 1})
+    assert (row.at, row.actor, row.reason) == (NOW, "anna", "so it is")
+
+
+async def test_generations_that_begin_again_are_written_down(database: Database) -> None:
+    """A folder of models was restored from an older copy."""
+    again = DEPLOYED | {"after": {"generation": 2, "since": "2026-11-21T12:00:00+00:00"}}
+    for event in (DEPLOYED, again):
+        await asyncio.to_thread(record_deployment, database.url, event)
+    rows = await database.run(lambda c: c.execute(select(tables.deployment_event)).all())
+    assert [row.generation for row in rows] == [2, 2]
 
 
 def test_a_deployment_does_not_need_the_database(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    change = {"model": "nlu", "before": {}, "after": {"generation": 2}}
-    record_deployment(f"postgresql+psycopg://govor@/postgres?host={tmp_path}", change)
+    record_deployment(f"postgresql+psycopg://govor@/postgres?host={tmp_path}", DEPLOYED)
     assert "deployment of nlu not recorded" in caplog.text
 
 
@@ -211,8 +227,7 @@ def test_a_deployment_does_not_need_a_migrated_database(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     (tmp_path / "file").touch()
-    change = {"model": "nlu", "before": {}, "after": {"generation": 2}}
-    record_deployment(place.format(tmp_path), change)
+    record_deployment(place.format(tmp_path), DEPLOYED)
     assert "deployment of nlu not recorded" in caplog.text
 
 

@@ -326,14 +326,14 @@ class Died(BaseException):
     """What a killed worker leaves: nothing after this line ran."""
 
 
-@pytest.mark.parametrize("before", ["make_champion", "record"])
+@pytest.mark.parametrize("before", ["make_champion", "record_deployment", "record"])
 def test_a_job_that_died_half_way_ends_with_one_version(
     before: str,
     pizza: Settings,
     notes: Notes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise Died
 
     with monkeypatch.context() as deadly:
@@ -344,12 +344,35 @@ def test_a_job_that_died_half_way_ends_with_one_version(
     result = intents.retrain(task(params=QUICK), notes, pizza)
     assert (result["version"], result["deployed"], result["generation"]) == (2, True, 1)
     assert repository(pizza).versions("nlu") == [1, 2]
-    assert len(rows(pizza, deployment_event)) == len(rows(pizza, model_version)) == 1
+    assert len(rows(pizza, model_version)) == 1
+    [event] = rows(pizza, deployment_event)
+    assert (event["actor"], event["reason"]) == ("anna", "job job-1: gate passed")
+    _assert_a_rollback_stays(pizza, notes)
 
 
 def test_a_repeated_job_does_not_undo_a_rollback(pizza: Settings, notes: Notes) -> None:
     intents.retrain(task(params=QUICK), notes, pizza)
-    registry.rollback(repository(pizza), pizza.database, "nlu", "boris", None)
-    result = intents.retrain(task(params=QUICK), notes, pizza)
+    _assert_a_rollback_stays(pizza, notes)
+
+
+def test_a_rollback_comes_before_the_job_that_died_is_repeated(
+    pizza: Settings, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Died
+
+    with monkeypatch.context() as deadly:
+        deadly.setattr(outcome, "record_deployment", die)
+        with pytest.raises(Died):
+            intents.retrain(task(params=QUICK), notes, pizza)
+    assert rows(pizza, deployment_event) == []
+    _assert_a_rollback_stays(pizza, notes)
+    events = [(row["generation"], row["actor"]) for row in rows(pizza, deployment_event)]
+    assert events == [(1, "anna"), (2, "boris")]
+
+
+def _assert_a_rollback_stays(settings: Settings, notes: Notes) -> None:
+    registry.rollback(repository(settings), settings.database, "nlu", "boris", None)
+    result = intents.retrain(task(params=QUICK), notes, settings)
     assert (result["version"], result["passed"], result["deployed"]) == (2, True, False)
-    assert repository(pizza).deployment("nlu").champion == 1
+    assert repository(settings).deployment("nlu").champion == 1

@@ -11,7 +11,7 @@ import argparse
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from govor.config import Settings
 from govor.database import record_deployment
 from govor.domains import Pack, load_pack, load_packs
 from govor.errors import Conflict
-from govor.repository import Dataset, Repository, Version, deploy, write_manifest
+from govor.repository import Dataset, Record, Repository, Version, deploy, write_manifest
 from govor.templates import Sample, Template, pack_lists, parse, to_jsgf
 from trainer.automata import compile_jsgf, write_fsg
 from trainer.ngrams import NGrams, estimate, mix, read_general, write_arpa
@@ -36,9 +36,6 @@ times that and hear no better; twice the words make 3 % fewer errors (ADR 72).""
 DOMAIN_WEIGHT = 0.7
 """The domain's share in the mixture: word error rate, held out, 0.743 of the domain's own n-gram;
 0.3 gives 0.799 (two of five folds of the English prompts)."""
-
-Record = Callable[[dict[str, Any]], None]
-"""Is told of a deployment."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 _RULES = re.compile(r"^.*?=|<[^>]*>", re.MULTILINE)
