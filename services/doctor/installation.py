@@ -1,9 +1,4 @@
-"""`python -m services doctor`: what is well here, what is not, and what to do about it.
-
-A line a finding, `ok`, `warn` or `fail`, in words for whoever runs this. It asks from where it is
-run, a laptop or a container, and of a stopped installation as well as of a running one. It tells no
-secret and nothing that users said.
-"""
+"""What is well of the installation that the doctor runs in: a laptop's or one container's."""
 
 from __future__ import annotations
 
@@ -12,13 +7,11 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import httpx
 from sqlalchemy import text
@@ -32,17 +25,7 @@ from govor.domains import PackError, load_pack
 from govor.errors import GovorError
 from govor.keys import is_loopback, read_keys
 from govor.repository import Repository, VersionBroken
-
-State = Literal["ok", "warn", "fail"]
-
-CONTAINERS = {
-    "nginx": ":8081/healthz",
-    "worker": ":9000/metrics",
-    "beat": ":9000/metrics",
-    "prometheus": ":9090/-/healthy",
-    "alertmanager": ":9093/-/healthy",
-}
-"""Of `compose.yaml`, as far as the gateway's networks go: where each tells that it is well."""
+from services.doctor.finding import Finding, State, get
 
 _NOT_WELL = ("not reached", "not ready", "away")
 LITTLE_BYTES, NOTHING_BYTES = 2 << 30, 200 << 20
@@ -56,28 +39,6 @@ _PACKAGES = (
     "celery",
     "torch",
 )
-
-
-@dataclass(frozen=True)
-class Finding:
-    state: State
-    what: str
-    said: str
-
-    def __str__(self) -> str:
-        return f"{self.state:<5}{self.what:<12} {self.said}"
-
-
-Check = Callable[[Settings], Iterator[Finding]]
-
-
-def examine(settings: Settings) -> Iterator[Finding]:
-    """All findings, as they are made. A check that fails itself is a finding, too."""
-    for check in CHECKS:
-        try:
-            yield from check(settings)
-        except Exception as error:
-            yield Finding("fail", check.__name__, f"could not be looked at: {type(error).__name__}")
 
 
 def versions(_: Settings) -> Iterator[Finding]:
@@ -239,7 +200,7 @@ def services(settings: Settings) -> Iterator[Finding]:
     The gateway, alone or in the embedded mode, speaks of the four others."""
     url = _url(settings, settings.port)
     try:
-        parts = _get(f"{url}/readyz").json()["parts"]
+        parts = get(f"{url}/readyz").json()["parts"]
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         yield Finding("warn", "services", f"nothing of ours answers at {url}: is it started?")
         return
@@ -256,43 +217,12 @@ def services(settings: Settings) -> Iterator[Finding]:
             yield Finding("ok", name, said)
 
 
-def containers(_: Settings) -> Iterator[Finding]:
-    """The other containers of the stack, where this is one of them."""
-    if not (Path("/.dockerenv").exists() and _address("gateway")):
-        return
-    for name, path in CONTAINERS.items():
-        if not _address(name):
-            yield Finding("fail", name, "does not run, or not on this network")
-            continue
-        try:
-            well = _get(f"http://{name}{path}").is_success
-        except httpx.HTTPError:
-            well = False
-        yield Finding("ok" if well else "fail", name, "answers" if well else "does not answer")
-
-
 def clock(_: Settings) -> Iterator[Finding]:
     now = time.time()
     before = now < Path(__file__).stat().st_mtime
     said = datetime.fromtimestamp(now, UTC).isoformat(" ", "seconds")
     wrong = ", which is before this code was installed: set the clock"
     yield Finding("fail" if before else "ok", "clock", said + wrong * before)
-
-
-CHECKS: tuple[Check, ...] = (
-    versions,
-    clock,
-    devices,
-    disk,
-    keys,
-    packs,
-    models,
-    ports,
-    database,
-    broker,
-    services,
-    containers,
-)
 
 
 def _version(package: str) -> str | None:
@@ -307,14 +237,10 @@ def _url(settings: Settings, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _get(url: str) -> httpx.Response:
-    return httpx.get(url, trust_env=False, timeout=5)
-
-
 def _ours(url: str) -> str | None:
     """What of ours answers at a URL."""
     with suppress(httpx.HTTPError, ValueError, LookupError, TypeError):
-        answer = _get(url)
+        answer = get(url)
         if url.endswith("/metrics"):
             return "metrics" if answer.text.startswith("# HELP ") else None
         told = answer.json()
@@ -328,12 +254,6 @@ def _listens(url: str) -> bool:
     with suppress(OSError), socket.create_connection((address.host, address.port or 80), 1.0):
         return True
     return False
-
-
-def _address(name: str) -> str | None:
-    with suppress(OSError):
-        return socket.gethostbyname(name)
-    return None
 
 
 def _listener(port: int) -> str | None:
