@@ -132,16 +132,18 @@ def _replicas(
     total = len(running | set(versions))
     counts = sorted(Counter(versions.values()).items(), reverse=True)
     said = ", ".join(f"version {version} on {n} of {total}" for version, n in counts)
-    behind = [instance for instance, version in versions.items() if version != champion]
+    behind = [one for one, version in versions.items() if champion not in (version, None)]
     without = running - set(versions)
     if behind:
         said += f"; not version {champion}, which is deployed: {_list(behind)}"
     if without:
         said += f"; none on {_list(without)}"
-    return Finding("fail" if behind or without else "ok", job, f"{model} {said}")
+    wrong = behind or without or len(counts) > 1
+    return Finding("fail" if wrong else "ok", job, f"{model} {said}")
 
 
 def _champion(settings: Settings, model: str) -> int | None:
+    """None where the repository cannot tell: `models` says so."""
     with suppress(GovorError, VersionBroken):
         repository = Repository(settings.repository_folder, settings.bundled_folder)
         return repository.deployment(model).champion

@@ -35,9 +35,18 @@ class Replica:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.service)
-        self.exporter = Exporter([self.metrics.registry], "127.0.0.1", 0)
+        self.listen(0)
         if model := MODELS.get(self.service):
             self.metrics.serves(model, 1, "test")
+
+    def listen(self, port: int) -> None:
+        self.exporter = Exporter([self.metrics.registry], "127.0.0.1", port)
+
+    def recover(self) -> None:
+        """After whatever a test did to this replica of nlu."""
+        self.exporter.close()
+        self.listen(self.exporter.port)
+        self.metrics.serves("nlu", 1, "test")
 
     @property
     def address(self) -> str:
@@ -67,26 +76,43 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings(var=tmp_path)
 
 
-@pytest.fixture
-def house(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    nlu = [Replica("nlu") for _ in range(3)]
-    others = [Replica(job) for job in stack.SCRAPED if job != "nlu"]
-    addresses = {one.service: [one.address] for one in others}
-    addresses["nlu"] = [one.address for one in nlu]
-    config = tmp_path / "prometheus.yml"
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[list[Replica], httpx.Client]]:
+    """The replicas, and a client of the Prometheus that scrapes them."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    replicas = [Replica(job) for job in (*stack.SCRAPED, "nlu", "nlu")]
     jobs = [
         {"job_name": job, "static_configs": [{"targets": targets}]}
-        for job, targets in addresses.items()
+        for job in stack.SCRAPED
+        if (targets := [one.address for one in replicas if one.service == job])
     ]
     scrape = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": scrape, "scrape_configs": jobs}))
-    with prometheus(config, tmp_path) as client:
-        monkeypatch.setattr(stack, "PROMETHEUS", str(client.base_url).rstrip("/"))
-        house = House(settings, nlu, client)
-        house.seen(f"sum(up) == {len(nlu) + len(others)}")
-        yield house
-    for one in (*nlu, *others):
+    with prometheus(config, folder) as client:
+        yield replicas, client
+    for one in replicas:
         one.exporter.close()
+
+
+@pytest.fixture
+def house(
+    running: tuple[list[Replica], httpx.Client],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> House:
+    """All is well, and Prometheus has seen it."""
+    replicas, client = running
+    nlu = [one for one in replicas if one.service == "nlu"]
+    for one in nlu:
+        one.recover()
+    monkeypatch.setattr(stack, "PROMETHEUS", str(client.base_url).rstrip("/"))
+    house = House(settings, nlu, client)
+    house.seen(f"sum(up) == {len(replicas)}")
+    house.seen('count(model_info{job="nlu", version="1"}) == 3')
+    return house
 
 
 def test_every_replica_is_counted_and_its_version_told(house: House) -> None:
