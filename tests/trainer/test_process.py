@@ -25,7 +25,8 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Child:
 
 
 def heard_to_its_end(child: Child, folder: Path, **params: Any) -> list[dict[str, Any]]:
-    order = {"entry": "tests.trainer.recipes:patient", "queue": "cpu", "folder": str(folder)}
+    entry = {"run": "tests.trainer.recipes:patient"}
+    order = {"entry": entry, "queue": "cpu", "folder": str(folder)}
     child.send(order | {"task": TASK | {"params": {"seconds": 0.5, **params}}})
     heard: list[dict[str, Any]] = []
     while not child.ended:
