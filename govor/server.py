@@ -127,7 +127,7 @@ class Protocol(HttpToolsProtocol):
     _refused = False
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(cast(asyncio.Transport, Joined(transport, self.loop)))
 
     def handle_websocket_upgrade(self) -> None:
         self.transport = cast(Joined, self.transport).bare

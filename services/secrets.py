@@ -18,10 +18,16 @@ from pathlib import Path
 
 from govor.keys import ADMIN, SPEAK, digest_of, secret
 
+_OURS = {
+    "own": ("internal.key", "subject.key", "keys", "database.url", "broker.url"),
+    "admin": ("admin.key",),
+}
+
 
 def make(folder: Path) -> None:
     """Makes what is missing in `folder`; `OSError` where that cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
+    _move_in(folder)
     own = folder / "own"
     for name in ("internal.key", "subject.key"):
         secret(own / name)
@@ -44,6 +50,15 @@ def make(folder: Path) -> None:
     by_address = json.dumps({"redis://redis:6379": redis})
     _write(folder / "redis-exporter" / "passwords.json", by_address, 0o640)
     _shared(folder / "grafana" / "password")
+
+
+def _move_in(folder: Path) -> None:
+    """Ours lay in `folder` itself once: who has another subject key knows nobody any more."""
+    for home, names in _OURS.items():
+        (folder / home).mkdir(mode=0o700, exist_ok=True)
+        for name in names:
+            if (folder / name).is_file() and not (folder / home / name).exists():
+                (folder / name).rename(folder / home / name)
 
 
 def _shared(path: Path) -> str:

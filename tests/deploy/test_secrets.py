@@ -54,6 +54,17 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_those_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    secrets.make(tmp_path)
+    before = contents(tmp_path)
+    for home in (tmp_path / "own", tmp_path / "admin"):
+        for path in home.iterdir():
+            path.rename(tmp_path / path.name)
+        home.rmdir()
+    secrets.make(tmp_path)
+    assert contents(tmp_path) == before
+
+
 def test_others_read_only_what_is_theirs(tmp_path: Path) -> None:
     secrets.make(tmp_path)
     for folder in tmp_path.iterdir():
