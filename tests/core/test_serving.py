@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -55,10 +55,14 @@ async def served(repository: Repository) -> AsyncIterator[Served[Word]]:
     await served.stop()
 
 
-async def until_serves(served: Served[Word], number: int) -> None:
-    async with asyncio.timeout(5):
-        while served.ready() != (True, f"version {number}"):
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
             await asyncio.sleep(0.005)
+
+
+async def until_serves(served: Served[Word], number: int) -> None:
+    await until(lambda: served.ready() == (True, f"version {number}"))
 
 
 async def test_a_lease_outlives_the_swap(repository: Repository, served: Served[Word]) -> None:
@@ -74,10 +78,14 @@ async def test_a_lease_outlives_the_swap(repository: Repository, served: Served[
 async def test_a_broken_version_is_reported_and_the_old_one_goes_on(
     repository: Repository, served: Served[Word], caplog: pytest.LogCaptureFixture
 ) -> None:
+    def errors() -> list[str]:
+        return [r.message for r in caplog.records if r.levelname == "ERROR"]
+
     deploy(repository, "word", {"champion": 3}, 1)
-    await asyncio.sleep(0.1)
+    await until(lambda: bool(errors()))
+    await asyncio.sleep(0.1)  # several polls
+    assert errors() == ["word: does not load"]
     assert served.ready() == (True, "version 1")
-    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["word: does not load"]
     deploy(repository, "word", {"champion": 2}, 2)
     await until_serves(served, 2)
 
@@ -146,12 +154,10 @@ async def test_a_dead_model_is_built_again(served: Served[Word]) -> None:
     async with served.acquire() as lease:
         dead = lease.model
         dead.alive = False
-    async with asyncio.timeout(5):
-        while not served.ready()[0]:
-            await asyncio.sleep(0.005)
+    await until(lambda: served.ready()[0])
     async with served.acquire() as lease:
         assert lease.model is not dead
-    assert dead.closed
+    await until(lambda: dead.closed)  # after the exchange, in a thread
 
 
 async def test_without_a_version_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
@@ -165,10 +171,10 @@ async def test_without_a_version_it_is_not_ready_and_says_why(tmp_path: Path) ->
 
 
 async def test_a_refused_champion_is_not_loaded_at_every_poll(
-    repository: Repository, served: Served[Word]
+    repository: Repository, served: Served[Word], caplog: pytest.LogCaptureFixture
 ) -> None:
     deploy(repository, "word", {"champion": 3}, 1)
-    await asyncio.sleep(0.1)
+    await until(lambda: "does not load" in caplog.text)
     loads = 0
 
     def count(version: Version) -> Word:
