@@ -79,6 +79,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001:10001
 
 FROM code AS image-gateway
+ARG DEVICE=cpu
+ENV GOVOR_DEVICE=$DEVICE
 EXPOSE 8000 9000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=2s \
     CMD ["python", "-S", "-m", "govor.health"]

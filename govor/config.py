@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from govor.schemas.jobs import QUEUES, Queue
 
 Consent = Literal["answer", "store", "audio", "train"]
+Device = Literal["cpu", "gpu"]
 
 
 class ConfigurationError(Exception):
@@ -90,6 +91,9 @@ class Settings(BaseSettings):
     """How often deployments are looked at."""
     threads: int = Field(1, ge=1)
     """Threads of one inference session."""
+    device: Device = "cpu"
+    """Where `nlu` and `generator` run their models: `cpu`, or `gpu` (needs the extra `gpu`; where
+    there is none that onnxruntime can use, the CPU, and the log says so)."""
     spool_max_bytes: int = Field(64 << 20, ge=0)
     """What may wait on disk for a database that is away."""
     trainer_queues: Annotated[tuple[Queue, ...], NoDecode] = QUEUES

@@ -1,4 +1,4 @@
-"""The one place that imports onnxruntime and opens sessions.
+"""The one place that imports onnxruntime and opens sessions, on the CPU or on a GPU.
 
 A model file is read whole and checked before a session sees it: no external data (a path in the
 file could name any file of the machine) and only operators that onnxruntime itself brings.
@@ -6,6 +6,8 @@ file could name any file of the machine) and only operators that onnxruntime its
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 
-__all__ = ["ModelRefused", "open_session", "ort"]
+from govor.config import Device
+
+__all__ = ["ModelRefused", "open_session", "ort", "providers"]
+
+log = logging.getLogger(__name__)
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 _DOMAINS = {b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"}
 
@@ -37,11 +45,15 @@ class ModelRefused(ValueError):
     """The file is no ONNX model, or one that reaches outside itself."""
 
 
-def open_session(model: Path | str | bytes, threads: int = 1) -> ort.InferenceSession:
-    """A session on the CPU with `threads` threads an operator.
+def open_session(
+    model: Path | str | bytes, threads: int = 1, device: Device = "cpu"
+) -> ort.InferenceSession:
+    """A session on `device`, with `threads` threads an operator on the CPU.
 
-    onnxruntime ignores cgroup quotas, so the number is always set; waiting threads sleep, because
-    spinning ones cost 3 x the CPU time of a small model and gain nothing. Raises `ModelRefused`.
+    Where onnxruntime finds no GPU that it can use, the CPU takes its place, and the log says so,
+    once. onnxruntime ignores cgroup quotas, so the number of threads is always set; waiting ones
+    sleep, because spinning ones cost 3 x the CPU time of a small model and gain nothing. Raises
+    `ModelRefused`.
     """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     refuse_foreign(memoryview(data))
@@ -51,9 +63,33 @@ def open_session(model: Path | str | bytes, threads: int = 1) -> ort.InferenceSe
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=providers(device))
     except Exception as error:  # onnxruntime's own exceptions share no base class but this
         raise ModelRefused(f"onnxruntime cannot open the model: {error}") from error
+    if device == "gpu" and _CUDA not in session.get_providers():
+        _say_there_is_no_gpu()
+    return session
+
+
+def providers(device: Device) -> list[str]:
+    """What a session is opened with. That CUDA is among them does not mean that it can be used:
+    the session's own `get_providers()` tells."""
+    return [_CUDA, _CPU] if device == "gpu" and _built_for_cuda() else [_CPU]
+
+
+@functools.cache
+def _built_for_cuda() -> bool:
+    """NVIDIA's libraries come as wheels, where the system's loader does not look for them: they
+    are loaded here, once."""
+    if _CUDA not in ort.get_available_providers():
+        return False
+    ort.preload_dlls()
+    return True
+
+
+@functools.cache
+def _say_there_is_no_gpu() -> None:
+    log.warning("onnxruntime can use no GPU here: models run on the CPU")
 
 
 def refuse_foreign(data: memoryview) -> None:

@@ -48,28 +48,30 @@ def versions(_: Settings) -> Iterator[Finding]:
 
 
 def devices(settings: Settings) -> Iterator[Finding]:
-    """On what models can run: a provider that is installed is tried with a model of ours."""
+    """On what models can run, each tried with a model of ours, and whether that was asked for."""
     ours = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS does not
     cores = len(ours(0)) if ours else os.cpu_count()
     if not (_version("onnxruntime") or _version("onnxruntime-gpu")):
         yield Finding("ok", "devices", f"{cores} cores; no model runs here (no onnxruntime)")
         return
-    from govor.onnx import ort
+    from govor.onnx import ort, providers
 
     model = next(settings.bundled_folder.glob("*/*/*.onnx"), None)
     if model is None:
         yield Finding("warn", "devices", f"{cores} cores; there is no model to try them with")
         return
     ort.set_default_logger_severity(4)  # a provider that cannot be used is told below
-    for provider in ort.get_available_providers():
+    usable = []
+    for provider in providers("gpu"):
         name = provider.removesuffix("ExecutionProvider")
-        if name == "Azure":  # calls a service of theirs, and is in every wheel
-            continue
         with suppress(Exception):
             if provider in ort.InferenceSession(model, providers=[provider]).get_providers():
                 yield Finding("ok", "devices", f"models can run on {name} ({cores} cores here)")
+                usable.append(name)
                 continue
         yield Finding("warn", "devices", f"{name} is installed and cannot be used here")
+    if settings.device == "gpu" and "CUDA" not in usable:
+        yield Finding("warn", "devices", "GOVOR_DEVICE is gpu, and models run on the CPU")
 
 
 def ports(settings: Settings) -> Iterator[Finding]:

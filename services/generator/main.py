@@ -28,6 +28,7 @@ def create_app(settings: GeneratorSettings | None = None) -> FastAPI:
             version,
             slots=settings.generator_slots,
             threads=settings.threads,
+            device=settings.device,
             max_queued=settings.max_queued,
             max_new_tokens=settings.max_new_tokens,
             observe=observe,

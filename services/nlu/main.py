@@ -21,6 +21,7 @@ def create_app(settings: NluSettings | None = None) -> FastAPI:
         return backends.load(
             version,
             threads=settings.threads,
+            device=settings.device,
             max_batch=settings.nlu_max_batch,
             max_queued=settings.max_queued,
             observe=partial(metrics.observe_batch, version.model),

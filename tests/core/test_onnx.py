@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from govor import onnx
 from govor.onnx import ModelRefused, open_session, ort
 
 
@@ -51,6 +52,36 @@ def test_a_plain_model_runs_on_one_thread(tmp_path: Path) -> None:
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert session.get_session_options().intra_op_num_threads == 1
     assert session.run(None, {"x": np.array([21], np.float32)})[0].tolist() == [42]
+
+
+def test_without_a_gpu_the_cpu_takes_its_place_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    onnx._say_there_is_no_gpu.cache_clear()
+    sessions = [open_session(model(tensor()), device="gpu") for _ in range(2)]
+    if "CUDAExecutionProvider" in sessions[0].get_providers():
+        pytest.skip("no GPU is what this is about")
+    assert [s.get_providers() for s in sessions] == [["CPUExecutionProvider"]] * 2
+    assert sessions[1].run(None, {"x": np.array([21], np.float32)})[0].tolist() == [42]
+    assert caplog.messages == ["onnxruntime can use no GPU here: models run on the CPU"]
+
+
+@pytest.mark.parametrize("wheel", ["cpu", "gpu"])
+def test_the_libraries_of_cuda_are_loaded_where_onnxruntime_wants_them(
+    wheel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx._built_for_cuda.cache_clear()
+    loaded: list[str] = []
+    brings = ["CUDAExecutionProvider"] if wheel == "gpu" else ["AzureExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [*brings, "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: loaded.append("cuda"))
+    cpu = ["CPUExecutionProvider"]
+    assert onnx.providers("cpu") == cpu
+    assert loaded == []
+    for _ in range(2):
+        assert onnx.providers("gpu") == (brings + cpu if wheel == "gpu" else cpu)
+    assert loaded == ["cuda"] * (wheel == "gpu")
+    onnx._built_for_cuda.cache_clear()
 
 
 @pytest.mark.parametrize(

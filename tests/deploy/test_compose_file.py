@@ -133,7 +133,7 @@ def test_compose_takes_it(files: list[str], settings: str | None) -> None:
         }
         assert reserved == {"stt", "nlu", "generator", "tts", "worker"}
         limits = whole["services"]["nlu"]["deploy"]["resources"]["limits"]
-        assert "memory" in limits
+        assert (limits["cpus"], int(limits["memory"])) == (1, 4 << 30)
 
 
 def compose(folder: Path, *arguments: str) -> str:

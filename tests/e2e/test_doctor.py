@@ -98,6 +98,14 @@ def test_a_schema_of_another_revision_is_told(tmp_path: Path) -> None:
     assert old.said.endswith("python -m services init")
 
 
+def test_a_gpu_that_was_asked_for_and_is_not_used_is_told(tmp_path: Path) -> None:
+    settings = Settings(var=tmp_path, port=free_port(), metrics_port=free_port(), device="gpu")
+    found = _what("devices", settings)
+    if any("CUDA" in finding.said for finding in found if finding.state == "ok"):
+        pytest.skip("no GPU is what this is about")
+    assert Finding("warn", "devices", "GOVOR_DEVICE is gpu, and models run on the CPU") in found
+
+
 def test_a_broken_model_and_a_full_disk_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from govor.config import Device
 from govor.repository import Version, VersionBroken
 from govor.schemas.generation import FinishReason
 from services.generator.backends.prompts import Asked, Declared
@@ -71,6 +72,7 @@ def load(
     *,
     slots: int = 16,
     threads: int = 1,
+    device: Device = "cpu",
     max_queued: int = 512,
     max_new_tokens: int = 512,
     observe: Observe = lambda texts, seconds: None,
@@ -87,6 +89,7 @@ def load(
                 version,
                 slots=slots,
                 threads=threads,
+                device=device,
                 max_queued=max_queued,
                 max_new_tokens=max_new_tokens,
                 observe=observe,

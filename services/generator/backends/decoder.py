@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from govor.config import Device
 from govor.errors import DeadlineExceeded, GovorError, Overloaded
 from govor.onnx import open_session
 from govor.repository import Version, VersionBroken
@@ -36,6 +37,7 @@ class Decoder:
         *,
         slots: int,
         threads: int,
+        device: Device,
         max_queued: int,
         max_new_tokens: int,
         observe: Observe,
@@ -50,7 +52,7 @@ class Decoder:
         self.fields: Declared = version.manifest.fields
         self._prompter = Prompter(self._config, self._tokenizer, self.fields)
         self._engine = Engine(
-            open_session(version.path("model.onnx"), threads=threads),
+            open_session(version.path("model.onnx"), threads, device),
             self._config.decoder,
             slots=slots,
             max_queued=max_queued,

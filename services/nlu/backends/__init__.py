@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from govor.batching import Observe
+from govor.config import Device
 from govor.entities import Found
 from govor.repository import Version, VersionBroken
 
@@ -48,6 +49,7 @@ def load(
     version: Version,
     *,
     threads: int = 1,
+    device: Device = "cpu",
     max_batch: int = 16,
     max_queued: int = 512,
     observe: Observe | None = None,
@@ -60,6 +62,7 @@ def load(
             return Ngram(
                 version,
                 threads=threads,
+                device=device,
                 max_batch=max_batch,
                 max_queued=max_queued,
                 observe=observe,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from govor.batching import Batcher, Observe
+from govor.config import Device
 from govor.entities import EntityFinder, Found
 from govor.errors import NotFound
 from govor.onnx import ModelRefused
@@ -39,13 +40,14 @@ class Ngram:
         version: Version,
         *,
         threads: int = 1,
+        device: Device = "cpu",
         max_batch: int = 16,
         max_queued: int = 512,
         observe: Observe | None = None,
     ) -> None:
         try:
             self._features = Features.load(version.path("features.json"))
-            self._trunk = Trunk(version.path("trunk.onnx"), threads)
+            self._trunk = Trunk(version.path("trunk.onnx"), threads, device)
             self._domains = {
                 name: _open(version, name, self._trunk.pooled_width) for name in domains_of(version)
             }

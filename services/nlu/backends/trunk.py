@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from govor.config import Device
 from govor.onnx import open_session
 from services.nlu.backends.features import Encoded
 
@@ -30,8 +31,8 @@ class Read:
 class Trunk:
     """The session of a version."""
 
-    def __init__(self, model: Path | bytes, threads: int = 1) -> None:
-        self._session = open_session(model, threads)
+    def __init__(self, model: Path | bytes, threads: int = 1, device: Device = "cpu") -> None:
+        self._session = open_session(model, threads, device)
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         self.width = int(outputs["states"][-1])
         self.pooled_width = int(outputs["pooled"][-1])
