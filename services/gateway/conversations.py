@@ -41,6 +41,8 @@ _UNKNOWN_PATIENCE_SECONDS = 1.0
 be lost for this turn, so a busy one is given more time (one that is known to be away is not)."""
 _READ_SECONDS = 2.0
 """What a request that cannot do without the database waits for it."""
+_LOAD_SECONDS = 1.0
+"""What a file of the spool waits for the database."""
 _BUSY_SECONDS = 5.0
 """What a turn waits for the one before it."""
 _LEASE_MARGIN_SECONDS = 5.0
@@ -207,7 +209,9 @@ class Conversations:
             for file in await asyncio.to_thread(self._spool.files):
                 try:
                     records = await asyncio.to_thread(self._spool.read, file)
-                    await self._database.run(partial(rows.write_all, records=records), 1.0)
+                    await self._database.run(
+                        partial(rows.write_all, records=records), _LOAD_SECONDS
+                    )
                 except Unavailable:
                     return
                 except (SQLAlchemyError, *_UNREADABLE) as error:

@@ -52,13 +52,13 @@ class Packs:
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
-            seen = await asyncio.to_thread(_seen, self._folder)
-            if seen == self._seen:
-                continue
-            self._seen = seen
             try:
+                seen = await asyncio.to_thread(_seen, self._folder)
+                if seen == self._seen:
+                    continue
+                self._seen = seen
                 self._packs = await asyncio.to_thread(load_packs, self._folder)
-            except PackError as error:
+            except (PackError, OSError) as error:  # OSError: a file went while it was looked at
                 log.error("the packs stay as they were: %s", error)
             else:
                 log.info("packs read again: %s", ", ".join(self.names()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,52 @@ import pytest
 from govor.database import migrate
 from govor.domains import Pack, load_pack
 from govor.schemas.nlu import Entity, Intent, Understanding
-from services.gateway import policy
+from services.gateway import conversations, idempotency, policy
 from services.gateway.dialogue import Event, Heard, Say, State, Step
 from services.gateway.main import create_app
 from services.gateway.settings import GatewaySettings
 from tests.conftest import Running
+from tests.databases import Server
 from tests.gateway.siblings import Script, siblings
 
 PACKS = Path(__file__).with_name("packs")
 EVENTS = {"accept": "text/event-stream"}
 Gateway = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+PATIENCE = [
+    (module, name, getattr(module, name))
+    for module, name in (
+        (conversations, "_PATIENCE_SECONDS"),
+        (conversations, "_UNKNOWN_PATIENCE_SECONDS"),
+        (conversations, "_READ_SECONDS"),
+        (conversations, "_LOAD_SECONDS"),
+        (conversations, "_BUSY_SECONDS"),
+        (idempotency, "_PATIENCE_SECONDS"),
+    )
+]
+"""What the gateway waits for its database and for an earlier turn, in service."""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is slow, and its database is not away: nobody gives it up, but in `away`."""
+    for module, name, _ in PATIENCE:
+        monkeypatch.setattr(module, name, 60.0)
+
+
+@contextmanager
+def away(running: Server) -> Iterator[None]:
+    """The database is away, and nobody waits for it longer than in service."""
+    with pytest.MonkeyPatch.context() as patch, running.away():
+        for module, name, seconds in PATIENCE:
+            patch.setattr(module, name, seconds)
+        yield
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +139,8 @@ def gateway(tmp_path: Path, running: Running, script: Script) -> Gateway:
     async def run(
         down: Iterable[str] = (), slow: Iterable[str] = (), **changed: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
-        given = {"domains": PACKS, "domain": "desk", "var": tmp_path / "var", **changed}
+        given = {"domains": PACKS, "domain": "desk", "var": tmp_path / "var"}
+        given |= {"gateway_nlu_timeout_seconds": 30, **changed}
         settings = GatewaySettings.model_validate(given)
         migrate(settings.database)
         app = create_app(settings, siblings(script, down, slow))
