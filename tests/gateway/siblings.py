@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from govor.clients import Siblings, connect
 from govor.transport import StreamingTransport
@@ -92,21 +92,28 @@ class Script:
         found = {"id": "g", "text": FORTUNE, "finish_reason": "stop", "usage": usage}
         return JSONResponse({**found, "model": "generator", "version": 2, "timings": {}})
 
-    async def synthesize(self, request: Request) -> Response:
+    async def synthesize(self, request: Request) -> ASGIApp:
         text = (await self.note(request))["text"]
         headers = {"x-audio-sample-rate": str(RATE), "x-model": "tts-en", "x-model-version": "1"}
 
+        done = False
+
         async def chunks() -> Any:
-            done = False
+            nonlocal done
+            for letter in text.encode():
+                yield bytes([letter, 0])
+                await asyncio.sleep(0)
+            done = True
+
+        answer = StreamingResponse(chunks(), headers=headers, media_type="audio/pcm")
+
+        async def speech(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                for letter in text.encode():
-                    yield bytes([letter, 0])
-                    await asyncio.sleep(0)
-                done = True
+                await answer(scope, receive, send)
             finally:
                 self.unfinished += not done
 
-        return StreamingResponse(chunks(), headers=headers, media_type="audio/pcm")
+        return speech
 
     def apps(self) -> dict[str, ASGIApp]:
         return {

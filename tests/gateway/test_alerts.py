@@ -51,7 +51,7 @@ async def test_an_alert_asks_for_one_training_a_window(gateway: Gateway, tmp_pat
 
 
 async def test_the_next_window_has_its_own_training(gateway: Gateway, tmp_path: Path) -> None:
-    async with gateway(gateway_retrain_window_seconds=0.001) as client:
+    async with gateway(gateway_retrain_window_seconds=0.000001) as client:
         first = await tell(client, alert())
         with transaction(f"sqlite:///{tmp_path}/var/govor.db") as connection:
             connection.execute(update(job).values(state="failed"))

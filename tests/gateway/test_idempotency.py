@@ -14,7 +14,7 @@ from govor.database import Database, migrate
 from govor.errors import Conflict
 from services.gateway.idempotency import Claim, Idempotency
 from tests.databases import KINDS, Server, server
-from tests.gateway.conftest import Gateway
+from tests.gateway.conftest import Gateway, away
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -49,14 +49,12 @@ async def ask(
     key: str | None = "key",
     principal: str = "app",
     answer: dict[str, Any] | None = None,
-    seconds: float = 0,
-    patience: float = 10,
+    patience: float = 60,
 ) -> Claim:
-    """A request that takes `seconds` when it is the first, and answers `answer`."""
+    """A request that answers `answer` when it is the first."""
     deadline = time.monotonic() + patience
     async with keys.begin(key, "converse", principal, body, deadline) as claim:
         if not claim.replayed:
-            await asyncio.sleep(seconds)
             claim.answer = answer or {"reply": body}
             claim.conversation_id = "c"
     return claim
@@ -96,14 +94,18 @@ async def test_without_a_key_nothing_is_kept(url: str) -> None:
 @pytest.mark.parametrize("same_process", [True, False])
 async def test_a_duplicate_waits_for_the_first(same_process: bool, url: str) -> None:
     async with process(url) as keys, process(url) as second:
-        first = asyncio.create_task(ask(keys, answer={"reply": "first"}, seconds=0.5))
-        await asyncio.sleep(0.1)
         other = keys if same_process else second
-        with pytest.raises(Conflict) as error:
-            await ask(other, patience=0.1)
-        assert error.value.code == "in_progress"
-        assert await ask(other) == Claim(replayed=True, answer={"reply": "first"})
-        assert not (await first).replayed
+        deadline = time.monotonic() + 60
+        async with keys.begin("key", "converse", "app", "body", deadline) as first:
+            with pytest.raises(Conflict) as error:
+                await ask(other, patience=0.1)
+            assert error.value.code == "in_progress"
+            waiting = asyncio.create_task(ask(other))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            first.answer = {"reply": "first"}
+        assert await waiting == Claim(replayed=True, answer={"reply": "first"})
+        assert not first.replayed
 
 
 async def test_a_request_that_failed_may_be_tried_again(url: str) -> None:
@@ -129,8 +131,10 @@ async def test_a_key_is_free_after_a_day(url: str) -> None:
 
 
 async def test_the_key_of_a_dead_process_is_free_when_its_time_has_passed(url: str) -> None:
-    later = datetime.now(UTC) + timedelta(seconds=16)
-    async with process(url) as dead, process(url, lambda: later) as keys:
+    def later() -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=16)
+
+    async with process(url) as dead, process(url, later) as keys:
         async with dead.begin("key", "converse", "app", "body", time.monotonic() + 10):
             assert not (await ask(keys, answer={"reply": "first"})).replayed
         assert (await ask(dead)).answer == {"reply": "first"}
@@ -141,7 +145,7 @@ async def test_repeats_are_answered_without_the_database(tmp_path: Path) -> None
         migrate(running.url)
         async with process(running.url) as keys:
             await ask(keys, key="before")
-            with running.away():
+            with away(running):
                 assert (await ask(keys, key="before")).replayed
                 assert not (await ask(keys, key="during")).replayed
                 assert (await ask(keys, key="during")).replayed
@@ -153,7 +157,7 @@ async def test_the_answers_of_a_deleted_conversation_are_forgotten(tmp_path: Pat
     with server("sqlite", tmp_path) as running:
         migrate(running.url)
         async with process(running.url) as keys:
-            with running.away():
+            with away(running):
                 await ask(keys)
                 keys.forget("another")
                 assert (await ask(keys)).replayed

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.databases import AWAY, server
-from tests.gateway.conftest import Gateway
+from tests.gateway.conftest import Gateway, away
 
 
 async def turn(client: httpx.AsyncClient, conversation_id: str, said: dict[str, list[str]]) -> None:
@@ -34,7 +34,10 @@ async def test_people_notice_nothing(
     with server(kind, tmp_path) as running:
         async with gateway(database_url=running.url) as client:
             await asyncio.gather(*(turn(client, f"open{n}", said) for n in range(3)))
-            with running.away():
+            async with asyncio.timeout(30):
+                while (await client.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.05)
+            with away(running):
                 end = time.monotonic() + seconds
                 while time.monotonic() < end:
                     ids = ("open0", "open1", "open2", f"new{len(said)}")
@@ -50,7 +53,7 @@ async def test_people_notice_nothing(
 
 async def stored(client: httpx.AsyncClient, conversation_id: str) -> list[str]:
     """The ids of a conversation's turns, once the database is back."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             kept = await client.get(f"/v1/conversations/{conversation_id}")
             if kept.status_code == 200:

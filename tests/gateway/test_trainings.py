@@ -1,6 +1,7 @@
 """Trainings over HTTP: asked for once, watched to their end, cancelled, tried again."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import httpx
 import pytest
 from sqlalchemy.engine import Connection
 
+from govor.clients import events
 from govor.database import transaction
 from govor.schemas.jobs import Progress
-from tests.gateway.conftest import EVENTS, Gateway, events
+from tests.gateway.conftest import EVENTS, Gateway, until
 from trainer.jobs import Lease, finish, pulse, take
 
 ASKED = {"recipe": "intents", "domain": "desk", "params": {"seed": 3}}
@@ -56,9 +58,8 @@ async def test_a_training_is_accepted_and_rung_for(
     job = (await client.get(answer.headers["location"])).json()
     assert (job["state"], job["queue"], job["domain"]) == ("queued", "cpu", "desk")
     assert (job["params"], job["requested_by"]) == ({"seed": 3}, "internal")
-    async with asyncio.timeout(10):  # the ring follows the answer
-        while not list(tmp_path.glob("var/broker/messages/*.cpu.msg")):
-            await asyncio.sleep(0.05)
+    # The ring follows the answer.
+    await until(lambda: bool(list(tmp_path.glob("var/broker/messages/*.cpu.msg"))))
 
 
 async def test_without_a_domain_it_is_the_default_one(client: httpx.AsyncClient) -> None:
@@ -123,20 +124,25 @@ async def test_jobs_are_listed_by_state_and_page(
 async def test_progress_is_streamed_to_the_end(
     client: httpx.AsyncClient, worker: Callable[..., Any]
 ) -> None:
+    def begin(connection: Connection) -> Lease:
+        lease = taken(connection)
+        at = lease.job.created_at
+        told = Progress(step="train", done=0.5, epoch=1, epochs=2, loss=0.7, at=at)
+        pulse(connection, lease, {"progress": told.model_dump(mode="json")})
+        return lease
+
     path = (await ask(client)).headers["location"]
-    watching = asyncio.create_task(client.get(path, headers=EVENTS))
-    await asyncio.sleep(0.2)
-    lease = worker(taken)
-    told = Progress(step="train", done=0.5, epoch=1, epochs=2, loss=0.7, at=lease.job.created_at)
-    worker(pulse, lease, {"progress": told.model_dump(mode="json")})
-    await asyncio.sleep(1.2)
-    worker(finish, lease, "done", result={"version": 4})
-    answer = await watching
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    told_events = events(answer.text)
-    assert [name for name, _ in told_events] == ["progress", "progress", "done"]
-    assert told_events[1][1]["progress"]["loss"] == 0.7
-    assert told_events[2][1]["result"] == {"version": 4}
+    async with client.stream("GET", path, headers=EVENTS) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        told = ((name, json.loads(data)) async for name, data in events(answer))
+        name, job = await anext(told)
+        assert (name, job["state"]) == ("progress", "queued")
+        lease = worker(begin)
+        name, job = await anext(told)
+        assert (name, job["progress"]["loss"]) == ("progress", 0.7)
+        worker(finish, lease, "done", result={"version": 4})
+        ((name, job),) = [event async for event in told]
+        assert (name, job["result"]) == ("done", {"version": 4})
 
 
 async def test_a_log_is_followed_to_the_end(
