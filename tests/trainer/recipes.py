@@ -32,7 +32,7 @@ OWN = {
 
 
 def patient(task: Task, context: Context) -> dict[str, Any]:
-    """Takes `seconds`, then does what `then` says."""
+    """Takes `seconds`, and until the file `until` is there; then does what `then` says."""
     params = task.params
     sys.stdout.write("it begins\n")
     steps = max(1, int(params.get("seconds", 0) * 10))
@@ -41,6 +41,7 @@ def patient(task: Task, context: Context) -> dict[str, Any]:
             "wait", done=step / steps, epoch=step + 1, epochs=steps, loss=1 / (step + 1)
         )
         time.sleep(0.1)
+    _wait_for(params.get("until"))
     match params.get("then"):
         case "fail":
             raise ValueError("there are no rows")
@@ -51,17 +52,24 @@ def patient(task: Task, context: Context) -> dict[str, Any]:
         case "linger":
             subprocess.Popen(["sleep", "1000"])
         case "escape":  # out of the group, with the pipe of the log in its hands
-            subprocess.Popen(["sleep", "15"], start_new_session=True)
+            left = subprocess.Popen(["sleep", "60"], start_new_session=True)
             sys.stdout.write("and then")
+            return {"ran": True, "left": left.pid}
         case "commit":
             context.log("before the effect")
             context.commit()
             context.log("it may")
-            time.sleep(params.get("effect_seconds", 0))
+            _wait_for(params.get("effect_until"))
             (Path(params["file"])).write_text("done")
     context.progress("over", done=1.0)
     context.log(f"it ran on {task.device}")
     return {"ran": True, "folder": str(context.folder), "pid": os.getpid()}
+
+
+def _wait_for(file: str | None) -> None:
+    """Until a test has made it."""
+    while file is not None and not Path(file).exists():
+        time.sleep(0.05)
 
 
 def effect(task: Task, context: Context) -> dict[str, Any]:

@@ -18,9 +18,11 @@ class Redis:
     """Keeps what it has in an append-only file, as the stack's does."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        # Held for as long as this is, also while the server is down: nobody else is given it.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = int(self._place.getsockname()[1])
         self.folder = folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
@@ -32,8 +34,9 @@ class Redis:
             + [word.strip("'") for word in options.split()],
             stdout=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while self.ask("ping") != "PONG":
+            assert self._process.poll() is None, "redis-server has ended"
             assert time.monotonic() < until, "redis-server does not start"
             time.sleep(0.05)
 
@@ -45,6 +48,10 @@ class Redis:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        self._place.close()
 
 
 @contextmanager
@@ -58,4 +65,4 @@ def redis(folder: Path) -> Iterator[Redis]:
     try:
         yield server
     finally:
-        server.kill()
+        server.close()

@@ -54,14 +54,17 @@ def is_trainer(pid: int) -> bool:
         return False
 
 
-def test_it_comes_back_when_it_has_died_and_ends_when_it_is_told(trainer: Trainer) -> None:
+def test_it_comes_back_when_it_has_died_and_ends_when_it_is_told(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.embedded._STOP_SECONDS", 60.0)  # then it would be killed
     first = worker_of(os.getpid())
     os.kill(first, signal.SIGKILL)
     eventually(lambda: not alive(first))
     second = worker_of(os.getpid())
     since = time.monotonic()
     trainer.stop()
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 60
     assert not alive(second)
 
 
@@ -72,7 +75,7 @@ def test_it_ends_with_the_process_that_keeps_it(settings: Settings) -> None:
     eventually(listening.exists)
     keeper.kill()
     keeper.wait()
-    eventually(lambda: not alive(worker), 10)
+    eventually(lambda: not alive(worker))
 
 
 def test_it_is_kept_where_it_is_installed_and_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

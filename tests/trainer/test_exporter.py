@@ -84,7 +84,7 @@ def test_before_the_first_job_all_is_zero(registry: CollectorRegistry) -> None:
 def test_jobs_are_told_as_they_are(settings: Settings, registry: CollectorRegistry) -> None:
     enqueue(settings)
     enqueue(settings)
-    told = Progress(step="train", done=0.5, epoch=2, epochs=4, loss=0.25, at=NOW)
+    told = Progress(step="train", done=0.5, epoch=2, epochs=4, loss=0.25, at=datetime.now(UTC))
     with transaction(settings.database) as connection:
         lease = work.take(connection, "cpu", worker="one", seconds=-5)
         assert lease is not None
@@ -95,7 +95,7 @@ def test_jobs_are_told_as_they_are(settings: Settings, registry: CollectorRegist
     assert 0 < (value("jobs_oldest_queued_seconds", {"queue": "cpu"}) or 0) < 60
     recipe = {"recipe": "intents"}
     assert value("jobs_lease_expired", recipe) == 1
-    assert 0 < (value("training_silent_seconds", recipe) or 0) < 600
+    assert 0 < (value("training_silent_seconds", recipe) or 0) < 60
     assert value("training_epoch", recipe) == 2
     assert value("training_loss", recipe) == 0.25
     with transaction(settings.database) as connection:
@@ -207,7 +207,7 @@ def test_a_database_that_is_away_is_told_and_outlived(running: Server, tmp_path:
 def test_it_is_served_with_others(settings: Settings) -> None:
     served = exporter.start(settings, CollectorRegistry())
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=60) as page:
             text = page.read().decode()
     finally:
         served.close()

@@ -206,7 +206,7 @@ def test_a_cancel_that_meets_a_worker_at_its_end_is_one(url: str, engine: Engine
             release(connection, lease, "it stops")
             asked = pool.submit(cancelled, lease.job.id)
             time.sleep(0.5)
-        assert asked.result(10).state == "cancelled"
+        assert asked.result(60).state == "cancelled"
     assert now(engine, lease.job.id).finished_at is not None
 
 

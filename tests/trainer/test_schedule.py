@@ -135,7 +135,9 @@ def test_a_schedule_that_is_changed_begins_anew(settings: Settings, engine: Engi
     planned(engine)
     with engine.begin() as connection:
         add(connection, "nightly", "* * * * *", REQUEST)
-    tick(settings, engine)  # its first minute has not passed
+        since = connection.execute(select(schedule.c.created_at)).scalar_one()
+    assert since > NOON
+    tick(settings, engine, since)  # its first minute has not passed
     assert asked(engine) == []
     with engine.begin() as connection:
         remove(connection, "nightly")

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from govor.jobs import RECIPES
 from govor.metrics import TrainerMetrics
 from tests.trainer.recipes import OWN, RECIPE
 from tests.trainer.workers import HOME, Shop, alive, eventually
-from trainer.execution import Worker
+from trainer.execution import PULSE_SECONDS, Worker
 from trainer.recipes import ENTRIES
 
 
@@ -28,28 +28,35 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = Shop(tmp_path, trainer_lease_seconds=3, trainer_tick_seconds=0.5)
+    shop = Shop(tmp_path, trainer_tick_seconds=0.5)
     yield shop
     shop.close()
+
+
+BRIEF = {"trainer_lease_seconds": 3}
+"""For a worker that is to fall silent; that of one that lives is never over on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """A shop with one worker, for what leaves it alive."""
-    shop = Shop(tmp_path_factory.mktemp("shop"), trainer_lease_seconds=5, trainer_tick_seconds=0.5)
+    shop = Shop(tmp_path_factory.mktemp("shop"), trainer_tick_seconds=0.5)
     shop.start("worker", "--beat")
     yield shop
     shop.close()
 
 
-def test_a_job_runs_from_the_doorbell_to_its_result(served: Shop) -> None:
-    identity = served.ask(seconds=1.5)
+def test_a_job_runs_from_the_doorbell_to_its_result(served: Shop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    identity = served.ask(seconds=1.5, until=str(go))
     running = served.until(identity, "running")
     assert running.worker is not None
     eventually(lambda: served.job(identity).progress)
     progress = served.job(identity).progress
     assert progress is not None
     assert (progress.step, progress.epochs) == ("wait", 15)
+    eventually(lambda: "it begins" in served.log(identity))
+    go.touch()
     done = served.until(identity, "done")
     assert done.result is not None
     assert done.result["ran"] is True
@@ -58,26 +65,32 @@ def test_a_job_runs_from_the_doorbell_to_its_result(served: Shop) -> None:
     assert (done.device, done.device_reason, done.starts) == ("cpu", None, 1)
     log = served.log(identity)
     assert log[1:] == ["it begins", "it ran on cpu", "done"]
-    assert not Path(done.result["folder"]).exists()
+    folder = Path(done.result["folder"])
+    eventually(lambda: not folder.exists())
 
 
-def test_a_cancel_ends_the_training_within_two_seconds(served: Shop) -> None:
+def test_a_cancel_ends_the_training_at_the_next_pulse(served: Shop) -> None:
+    assert PULSE_SECONDS <= 1
     identity = served.ask(seconds=60)
     served.until(identity, "running")
     training = served.training(served.workers[0])
-    since = time.monotonic()
     served.cancel(identity)
-    eventually(lambda: not alive(training))
-    assert time.monotonic() - since < 2
-    assert served.until(identity, "cancelled").error is None
+    leases: set[datetime | None] = set()
+    eventually(lambda: leases.add(served.lease(identity)) or not alive(training))
+    assert len(leases - {None}) <= 2
+    assert served.until(identity, "cancelled", "done").state == "cancelled"
+    assert served.job(identity).error is None
     assert served.until(served.ask(), "done").state == "done"
 
 
 def test_a_cancel_does_not_leave_half_of_an_effect(served: Shop, tmp_path: Path) -> None:
-    file = tmp_path / "effect"
-    identity = served.ask(then="commit", file=str(file), effect_seconds=3)
+    file, go = tmp_path / "effect", tmp_path / "go"
+    identity = served.ask(then="commit", file=str(file), effect_until=str(go))
     eventually(lambda: "it may" in served.log(identity))
     served.cancel(identity)
+    leases: set[datetime | None] = set()  # until its worker has twice heard of the cancel
+    eventually(lambda: leases.add(served.lease(identity)) or len(leases) > 2 or None in leases)
+    go.touch()
     done = served.until(identity, "done", "cancelled")
     assert (done.state, done.cancel_requested, file.exists()) == ("done", True, True)
 
@@ -107,11 +120,13 @@ def test_a_training_killed_for_memory_is_a_failed_job(served: Shop) -> None:
 
 def test_a_training_has_a_time_limit(tmp_path: Path) -> None:
     shop = Shop(tmp_path, trainer_time_limit_seconds=2)
-    shop.start("worker")
-    failed = shop.until(shop.ask(seconds=60), "failed")
+    try:
+        shop.start("worker")
+        failed = shop.until(shop.ask(seconds=600), "failed")
+    finally:
+        shop.close()
     assert failed.error is not None
     assert failed.error.startswith("the training took longer than 2 s (GOVOR_TRAINER_TIME_LIMIT")
-    shop.close()
 
 
 def test_nothing_that_a_training_started_outlives_it(served: Shop) -> None:
@@ -127,7 +142,7 @@ def test_a_gpu_job_runs_on_the_cpu_where_there_is_none(served: Shop) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("no GPU must be here, and one is")
-    done = served.until(served.ask(queue="gpu"), "done", seconds=60)
+    done = served.until(served.ask(queue="gpu"), "done")
     assert (done.queue, done.device) == ("gpu", "cpu")
     assert done.device_reason is not None
     assert "torch" in done.device_reason
@@ -163,30 +178,34 @@ def test_a_gpu_is_for_recipes_that_use_one(
 def test_a_worker_takes_the_queues_it_is_told(shop: Shop) -> None:
     shop.start("worker", "--queues", "gpu")
     cpu, gpu = shop.ask(), shop.ask(queue="gpu")
-    shop.until(gpu, "done", seconds=60)
+    shop.until(gpu, "done")
     assert shop.job(cpu).state == "queued"
 
 
-def test_a_worker_that_stops_gives_its_job_back(shop: Shop) -> None:
+def test_a_worker_that_stops_gives_its_job_back(shop: Shop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     first = shop.start("worker")
-    identity = shop.ask(seconds=3)
+    identity = shop.ask(until=str(go))
     training = shop.training(first)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(10) == 0
+    assert first.wait(60) == 0
     assert not alive(training)
     waiting = shop.job(identity)
     assert (waiting.state, waiting.starts) == ("queued", 0)
+    go.touch()
     shop.start("worker")  # hears the ring that the first has left
     assert shop.until(identity, "done").starts == 1
 
 
-def test_a_training_dies_with_its_worker_and_is_taken_up_again(shop: Shop) -> None:
-    worker = shop.start("worker", "--beat")
-    identity = shop.ask(seconds=3)
+def test_a_training_dies_with_its_worker_and_is_taken_up_again(shop: Shop, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    worker = shop.start("worker", **BRIEF)
+    identity = shop.ask(until=str(go))
     training = shop.training(worker)
     worker.kill()
     worker.wait()
-    eventually(lambda: not alive(training), 2)
+    eventually(lambda: not alive(training))
+    go.touch()
     assert shop.job(identity).state == "running"  # nobody knows yet
     shop.start("worker", "--beat")
     assert shop.until(identity, "done").starts == 2
@@ -204,29 +223,31 @@ def test_an_end_that_nobody_could_be_told_leaves_what_the_next_start_needs(
     monkeypatch.chdir(HOME)
     monkeypatch.setitem(ENTRIES, "patient", OWN["patient"])
     stopping = threading.Event()
-    worker = Worker("one", shop.settings, stopping, TrainerMetrics())
+    worker = Worker("one", shop.settings.model_copy(update=BRIEF), stopping, TrainerMetrics())
     identity = shop.ask()
     with monkeypatch.context() as patched:
         patched.setattr("trainer.jobs.finish", away)
         running = threading.Thread(target=worker.run_next, args=("cpu",))
         running.start()
-        assert tried.wait(20)
+        assert tried.wait(60)
         stopping.set()
-        running.join(10)
+        running.join(60)
     assert shop.job(identity).state == "running"
     assert (shop.settings.var_folder / "runs" / identity).is_dir()
     shop.start("worker", "--beat")
     assert shop.until(identity, "done").starts == 2
-    assert not (shop.settings.var_folder / "runs" / identity).exists()
+    eventually(lambda: not (shop.settings.var_folder / "runs" / identity).exists())
 
 
 def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: Path) -> None:
-    zombie = shop.start("worker")
-    file = tmp_path / "effect"
-    identity = shop.ask(seconds=2, then="commit", file=str(file))
+    zombie = shop.start("worker", **BRIEF)
+    file, go = tmp_path / "effect", tmp_path / "go"
+    identity = shop.ask(until=str(go), then="commit", file=str(file))
     training = shop.training(zombie)
-    for pid in (zombie.pid, training):
-        os.kill(pid, signal.SIGSTOP)
+    with shop.engine.begin():  # nobody is stopped who holds the lock of the database
+        for pid in (zombie.pid, training):
+            os.kill(pid, signal.SIGSTOP)
+    go.touch()
     shop.start("worker", "--beat", "--name", "second")
     done = shop.until(identity, "done")
     assert done.worker is not None
@@ -238,7 +259,7 @@ def test_a_worker_that_hung_past_its_lease_has_no_effect(shop: Shop, tmp_path: P
     assert not file.exists()
     assert shop.job(identity) == done
     assert zombie.poll() is None
-    assert "is another worker's by now" in shop.said_by(zombie)
+    eventually(lambda: "is another worker's by now" in shop.said_by(zombie))
 
 
 def test_a_job_is_done_once_however_often_the_bell_rings(served: Shop) -> None:
@@ -259,9 +280,10 @@ def test_a_ring_that_nobody_heard_is_made_good(served: Shop) -> None:
 def test_a_worker_answers_while_it_trains(shop: Shop) -> None:
     worker = shop.start("worker", "--name", "one")
     shop.until(shop.ask(seconds=60), "running")
-    assert shop.start("ping", "--name", "one").wait(20) == 0
+    # A ping has 5 s; on a busy machine not each is answered by then.
+    eventually(lambda: shop.start("ping", "--name", "one").wait(60) == 0)
     os.kill(shop.training(worker), signal.SIGKILL)
-    assert shop.start("ping", "--name", "two").wait(20) == 1
+    assert shop.start("ping", "--name", "two").wait(60) == 1
 
 
 def test_an_embedded_worker_ends_with_what_started_it(shop: Shop) -> None:
@@ -271,7 +293,7 @@ def test_an_embedded_worker_ends_with_what_started_it(shop: Shop) -> None:
     shop.until(identity, "running")
     keeper.kill()
     keeper.communicate()
-    assert worker.wait(10) == 0
+    assert worker.wait(60) == 0
     assert shop.job(identity).state == "queued"
 
 

@@ -8,21 +8,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from govor import jobs
 from govor.config import Settings
 from govor.database import make_engine, migrate
 from govor.schemas.jobs import Job, JobRequest
+from govor.tables import job
 
 HOME = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], seconds: float = 20) -> T:
+# Only a failure takes so long: a busy machine needs many times what an idle one does.
+PATIENCE_SECONDS = 120.0
+
+
+def eventually(look: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
     """The first truth that `look` sees."""
     until = time.monotonic() + seconds
     while not (found := look()):
@@ -39,8 +46,18 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has ended since
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def trains(pid: int) -> bool:
+    try:
+        return b"\0trainer.child\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 class Shop:
@@ -55,9 +72,13 @@ class Shop:
         migrate(self.settings.database)
         self.engine: Engine = make_engine(self.settings.database)
 
-    def start(self, *arguments: str, stdin: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-        """A process of the trainer that knows the recipes of the tests."""
+    def start(
+        self, *arguments: str, stdin: IO[bytes] | None = None, **settings: object
+    ) -> subprocess.Popen[bytes]:
+        """A process of the trainer that knows the recipes of the tests; its own `settings` come
+        before the shop's."""
         given = self.settings.model_dump(include=self.settings.model_fields_set, exclude_none=True)
+        given |= settings
         path = self.folder / f"{len(self.workers)}.log"
         with path.open("wb") as log:
             process = subprocess.Popen(
@@ -79,10 +100,10 @@ class Shop:
             {"recipe": recipe, "queue": queue, "priority": priority, "params": more}
         )
         with self.engine.begin() as connection:
-            job = jobs.enqueue(connection, request, requested_by="test")
+            asked = jobs.enqueue(connection, request, requested_by="test")
         if ring:
-            jobs.ring(self.settings, job)
-        return job.id
+            jobs.ring(self.settings, asked)
+        return asked.id
 
     def job(self, identity: str) -> Job:
         with self.engine.begin() as connection:
@@ -96,13 +117,18 @@ class Shop:
         with self.engine.begin() as connection:
             jobs.cancel(connection, identity)
 
-    def until(self, identity: str, *states: str, seconds: float = 30) -> Job:
+    def until(self, identity: str, *states: str, seconds: float = PATIENCE_SECONDS) -> Job:
         eventually(lambda: self.job(identity).state in states, seconds)
         return self.job(identity)
 
+    def lease(self, identity: str) -> datetime | None:
+        """Until when a job is its worker's: another moment after each pulse."""
+        with self.engine.begin() as connection:
+            return connection.scalar(select(job.c.lease_until).where(job.c.id == identity))
+
     def training(self, worker: subprocess.Popen[bytes]) -> int:
         """The process that trains."""
-        return eventually(lambda: children(worker.pid))[0]
+        return eventually(lambda: [pid for pid in children(worker.pid) if trains(pid)])[0]
 
     def said_by(self, process: subprocess.Popen[bytes]) -> str:
         return self.logs[process.pid].read_text()
@@ -113,7 +139,7 @@ class Shop:
                 worker.send_signal(signal.SIGTERM)
         for worker in self.workers:
             try:
-                worker.wait(10)
+                worker.wait(60)
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
