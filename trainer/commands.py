@@ -45,9 +45,11 @@ def train(settings: Settings, asked: argparse.Namespace) -> int:
         jobs.ring(settings, job)
         return 0 if asked.detach else _follow(settings, job.id)
     here = threading.Thread(target=_run_here, args=(settings, job), daemon=True)
-    here.start()
     try:
-        return _follow(settings, job.id)
+        here.start()
+        status = _follow(settings, job.id)
+        here.join()  # which clears up after a job that is over
+        return status
     except KeyboardInterrupt:
         with suppress(Conflict), transaction(settings.database) as connection:
             jobs.cancel(connection, job.id)

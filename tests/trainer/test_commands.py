@@ -1,16 +1,24 @@
 """`python -m trainer` as an operator types it."""
 
+import re
+import shutil
 import signal
 import subprocess
+import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from govor.jobs import RECIPES
 from govor.schemas.jobs import State
-from tests.trainer.recipes import RECIPE
-from tests.trainer.workers import Shop, alive, eventually
+from tests.trainer.recipes import OWN, RECIPE
+from tests.trainer.workers import HOME, Shop, alive, eventually
+from trainer import commands
+from trainer.recipes import ENTRIES
 
 
 @pytest.fixture
@@ -24,8 +32,14 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 def say(shop: Shop, *arguments: str) -> tuple[int, str]:
     """A command's status, and what it wrote."""
     process: subprocess.Popen[bytes] = shop.start(*arguments)
-    status = process.wait(60)
+    status = process.wait(120)
     return status, shop.said_by(process)
+
+
+def named(shop: Shop, asking: subprocess.Popen[bytes]) -> str:
+    """The job that a command says it has asked for."""
+    said = eventually(lambda: re.search(r"^job (\w+)\n", shop.said_by(asking), re.M))
+    return said[1]
 
 
 def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
@@ -40,6 +54,21 @@ def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
     assert [line.split()[3] for line in said.splitlines()] == ["failed", "done"]
 
 
+def test_what_ran_here_has_cleared_up_when_the_command_ends(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any, **more: Any) -> None:
+        time.sleep(2)
+        shutil.rmtree(*given, **more)
+
+    monkeypatch.chdir(HOME)
+    monkeypatch.setitem(ENTRIES, "patient", OWN["patient"])
+    monkeypatch.setattr("trainer.execution.shutil", SimpleNamespace(rmtree=slowly))
+    asked = Namespace(recipe="patient", settings=[], queue=None, priority=5, now=True)
+    assert commands.train(shop.settings, asked) == 0
+    assert list((shop.settings.var_folder / "runs").iterdir()) == []
+
+
 @pytest.fixture
 def heeds_ctrl_c() -> Iterator[None]:
     """A shell that starts the tests in the background has all that they start ignore Ctrl-C."""
@@ -51,11 +80,11 @@ def heeds_ctrl_c() -> Iterator[None]:
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_a_training_that_runs_here_ends_with_the_command(shop: Shop) -> None:
     asking = shop.start("train", "patient", "seconds=60", "--now")
-    identity = eventually(lambda: shop.said_by(asking)).split()[1]
+    identity = named(shop, asking)
     shop.until(identity, "running")
     training = shop.training(asking)
     asking.send_signal(signal.SIGINT)
-    assert asking.wait(10) == 130
+    assert asking.wait(60) == 130
     assert not alive(training)
     assert shop.job(identity).state == "cancelled"
 
@@ -63,10 +92,10 @@ def test_a_training_that_runs_here_ends_with_the_command(shop: Shop) -> None:
 def test_a_training_is_followed_while_a_worker_runs_it(shop: Shop) -> None:
     shop.start("worker")
     asking = shop.start("train", "patient", "seconds=60")
-    identity = eventually(lambda: shop.said_by(asking)).split()[1]
+    identity = named(shop, asking)
     shop.until(identity, "running")
     assert say(shop, "cancel", identity) == (0, "its worker is told\n")
-    assert asking.wait(30) == 1
+    assert asking.wait(60) == 1
     assert shop.said_by(asking).endswith(" cancelled\n")
     state: State = shop.job(identity).state
     assert state == "cancelled"
