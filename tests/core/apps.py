@@ -45,7 +45,7 @@ class Work:
     def __init__(self) -> None:
         self.steps = 0
         self.recorded = 0
-        self.cancelled_at: float | None = None
+        self.cancelled = False
         self.running = asyncio.Event()
 
     async def __call__(self, question: Question) -> str:
@@ -55,7 +55,7 @@ class Work:
                 await asyncio.sleep(question.pause)
                 self.steps += 1
         except asyncio.CancelledError:
-            self.cancelled_at = asyncio.get_running_loop().time()
+            self.cancelled = True
             raise
         return question.text * question.times
 
@@ -89,6 +89,7 @@ def create_app(settings: Settings, key_table: KeyTable | None = None) -> FastAPI
 
     async def upload(call: Call) -> None:
         """Counts what came, as a form or as it is."""
+        app.state.work.running.set()
         if call.content_type == "multipart/form-data":
             fields, files = await call.form(1 << 20)
             options = call.options(Options, fields)

@@ -11,6 +11,7 @@ import pytest
 
 from govor.batching import Batcher
 from govor.errors import DeadlineExceeded, Overloaded, Unavailable
+from tests.core.waiting import PATIENCE_SECONDS
 
 
 class Gate:
@@ -24,12 +25,12 @@ class Gate:
     def __call__(self, items: list[str]) -> Sequence[str]:
         self.batches.append(items)
         self.entered.set()
-        assert self.open.wait(5)
+        assert self.open.wait(PATIENCE_SECONDS)
         return [item.upper() for item in items]
 
 
 async def entered(gate: Gate) -> None:
-    assert await asyncio.to_thread(gate.entered.wait, 5)
+    assert await asyncio.to_thread(gate.entered.wait, PATIENCE_SECONDS)
 
 
 async def test_a_lone_request_starts_at_once() -> None:
@@ -73,7 +74,7 @@ async def test_late_and_cancelled_requests_never_reach_the_model() -> None:
     await entered(gate)
     late = asyncio.ensure_future(batcher.submit("late", time.monotonic() - 1))
     gone = asyncio.ensure_future(batcher.submit("gone"))
-    kept = asyncio.ensure_future(batcher.submit("kept", time.monotonic() + 5))
+    kept = asyncio.ensure_future(batcher.submit("kept", time.monotonic() + PATIENCE_SECONDS))
     await asyncio.sleep(0)
     gone.cancel()
     gate.open.set()
@@ -139,7 +140,7 @@ async def test_a_worker_that_dies_leaves_nobody_waiting() -> None:
     gate.open.set()
     for task in (running, waiting):
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, PATIENCE_SECONDS)
     batcher.close()
     assert not batcher.alive
 
@@ -150,5 +151,5 @@ async def test_any_exception_of_the_model_reaches_who_waits() -> None:
 
     batcher = Batcher[str, str](stop, name="t")
     with pytest.raises(RuntimeError, match="StopIteration"):
-        await asyncio.wait_for(batcher.submit("a"), 5)
+        await asyncio.wait_for(batcher.submit("a"), PATIENCE_SECONDS)
     batcher.close()

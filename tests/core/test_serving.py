@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from govor.errors import NotFound, Unavailable
 from govor.repository import Repository, Version, deploy, write_manifest
 from govor.serving import Served
+from tests.core.waiting import until
 
 
 class Word:
@@ -53,12 +54,6 @@ async def served(repository: Repository) -> AsyncIterator[Served[Word]]:
     await served.start()
     yield served
     await served.stop()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 async def until_serves(served: Served[Word], number: int) -> None:

@@ -5,6 +5,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from govor.transport import StreamingTransport
+from tests.core.waiting import PATIENCE_SECONDS
 
 
 def client(app: object, **options: object) -> httpx.AsyncClient:
@@ -28,7 +29,7 @@ async def test_the_first_chunk_arrives_before_the_last_is_made() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
-        await asyncio.wait_for(read.wait(), 5)
+        await asyncio.wait_for(read.wait(), PATIENCE_SECONDS)
         await send({"type": "http.response.body", "body": b"two"})
 
     async with client(app) as http, http.stream("GET", "/") as answer:
@@ -51,7 +52,7 @@ async def test_closing_the_answer_disconnects_the_app() -> None:
     async with client(app) as http:
         async with http.stream("POST", "/", content=b"x"):
             pass
-        await asyncio.wait_for(told.wait(), 1)
+        await asyncio.wait_for(told.wait(), PATIENCE_SECONDS)
 
 
 async def test_cancelling_the_caller_disconnects_the_app() -> None:
@@ -66,7 +67,7 @@ async def test_cancelling_the_caller_disconnects_the_app() -> None:
         task = asyncio.create_task(http.get("/"))
         await asked.wait()
         task.cancel()
-        await asyncio.wait_for(told.wait(), 1)
+        await asyncio.wait_for(told.wait(), PATIENCE_SECONDS)
 
 
 async def test_the_body_is_passed_on_as_it_comes() -> None:
@@ -130,7 +131,7 @@ async def test_an_answer_that_ends_early_is_a_broken_connection() -> None:
 
 async def test_a_read_timeout_is_kept() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE_SECONDS)
 
     async with client(app, timeout=0.05) as http:
         with pytest.raises(httpx.ReadTimeout):
@@ -148,15 +149,15 @@ async def test_closing_the_transport_ends_who_reads(started: bool, chunks: int) 
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(chunks):
                 await send({"type": "http.response.body", "body": b"x", "more_body": True})
-        await asyncio.sleep(30)
+        await asyncio.sleep(10 * PATIENCE_SECONDS)
 
     transport = StreamingTransport(app)
     http = httpx.AsyncClient(transport=transport, base_url="http://app", timeout=None)
     reader = asyncio.create_task(http.get("/"))
     await began.wait()
-    await asyncio.wait_for(transport.aclose(), 1)
+    await asyncio.wait_for(transport.aclose(), PATIENCE_SECONDS)
     with pytest.raises(httpx.RemoteProtocolError):
-        await asyncio.wait_for(reader, 1)
+        await asyncio.wait_for(reader, PATIENCE_SECONDS)
 
 
 async def test_closing_the_transport_ends_who_just_asked() -> None:
@@ -168,7 +169,7 @@ async def test_closing_the_transport_ends_who_just_asked() -> None:
     reader = asyncio.create_task(transport.handle_async_request(request))
     closing = asyncio.create_task(transport.aclose())
     with pytest.raises(httpx.RemoteProtocolError):
-        await asyncio.wait_for(reader, 1)
+        await asyncio.wait_for(reader, PATIENCE_SECONDS)
     await closing
 
 
@@ -181,7 +182,7 @@ async def test_an_answer_cut_off_while_it_waits_to_be_read_is_broken() -> None:
     async with http.stream("GET", "/") as answer:
         chunks = answer.aiter_raw()
         await anext(chunks)
-        await asyncio.wait_for(transport.aclose(), 1)
+        await asyncio.wait_for(transport.aclose(), PATIENCE_SECONDS)
         with pytest.raises(httpx.RemoteProtocolError):
             async for _ in chunks:
                 pass
