@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -21,14 +19,19 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+from govor.clients import events
 from govor.config import Settings
 from tests.core import apps
-from tests.core.test_server import HOME, environment
-from tests.e2e.conftest import free_port
+from tests.core.test_server import HOME, environment, exchange, refused
+from tests.core.waiting import PATIENCE_SECONDS
+from tests.monitoring.waiting import held_port, until
 
 
 def create_app() -> FastAPI:
-    """What gunicorn loads: the small service, with a gauge that every worker knows itself."""
+    """What gunicorn loads: the small service, with a gauge that every worker knows itself. It is
+    loaded when the file `LOAD_AT` is there, where one is named."""
+    while (file := os.environ.get("LOAD_AT")) and not Path(file).exists():
+        time.sleep(0.01)
     app = apps.create_app(Settings())
     app.state.metrics.watch_ready("echo", lambda: (True, ""))
     app.state.metrics.serves("echo", 1, "old")
@@ -45,7 +48,9 @@ def create_app() -> FastAPI:
 class Gunicorn:
     process: subprocess.Popen[str]
     url: str
-    metrics_port: int
+    metrics_url: str
+    said: int = field(default=0, init=False)
+    """How often the verb has answered."""
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """The samples of this name, by the values of their labels in alphabetical order."""
@@ -60,54 +65,59 @@ class Gunicorn:
     def _page(self) -> str:
         while True:
             try:
-                url = f"http://127.0.0.1:{self.metrics_port}/metrics"
-                with urllib.request.urlopen(url, timeout=10) as page:
-                    return str(page.read().decode())
-            except ConnectionResetError:  # the kernel had given the connection to one that died
+                return httpx.get(self.metrics_url, timeout=PATIENCE_SECONDS).text
+            except httpx.TransportError:  # the kernel had given the connection to one that died
                 assert self.process.poll() is None
 
     def requests(self) -> float:
         return sum(self.samples("model_requests_total").values())
 
+    def counts_what_was_said(self) -> bool:
+        """Which it does when the verb has ended: after its answer."""
+        return self.requests() == self.said
+
     def ask(self) -> int:
         """One request of the verb over a connection of its own, and one that tells the worker."""
-        httpx.post(f"{self.url}/v1/say", json={"text": "a"}).raise_for_status()
-        return int(httpx.get(f"{self.url}/pid").text)
+        body = {"text": "a"}
+        httpx.post(f"{self.url}/v1/say", json=body, timeout=PATIENCE_SECONDS).raise_for_status()
+        self.said += 1
+        return int(httpx.get(f"{self.url}/pid", timeout=PATIENCE_SECONDS).text)
 
-    def wait(self, seconds: float = 20) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                httpx.get(f"{self.url}/readyz").raise_for_status()
-                return
-            except httpx.HTTPError:
-                time.sleep(0.05)
-        raise AssertionError(self.process.communicate(timeout=5)[1])
+    def wait(self) -> None:
+        until("gunicorn is ready", self._ready, 120)
+
+    def _ready(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=PATIENCE_SECONDS).is_success
+        except httpx.TransportError:
+            return False
 
 
 @contextmanager
 def started(folder: Path, **more: str) -> Iterator[Gunicorn]:
-    port, metrics_port = free_port(), free_port()
-    process = subprocess.Popen(
-        gunicorn_of(f"{__name__}:create_app()"),
-        cwd=HOME,
-        env=environment(
-            folder,
-            GOVOR_PORT=str(port),
-            GOVOR_METRICS_PORT=str(metrics_port),
-            GOVOR_SERVICE="nlu",
-            TMPDIR=str(folder),
-            **more,
-        ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Gunicorn(process, f"http://127.0.0.1:{port}", metrics_port)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with held_port() as port, held_port() as metrics_port:
+        process = subprocess.Popen(
+            gunicorn_of(f"{__name__}:create_app()"),
+            cwd=HOME,
+            env=environment(
+                folder,
+                GOVOR_PORT=str(port),
+                GOVOR_METRICS_PORT=str(metrics_port),
+                GOVOR_SERVICE="nlu",
+                TMPDIR=str(folder),
+                **more,
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        url, metrics_url = (f"http://127.0.0.1:{one}" for one in (port, metrics_port))
+        try:
+            yield Gunicorn(process, url, f"{metrics_url}/metrics")
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def gunicorn_of(*app: str) -> list[str]:
@@ -122,22 +132,20 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
 
 
 def test_metrics_sum_over_workers_the_dead_ones_too(two: Gunicorn) -> None:
-    count, pids = 0, set[int]()
-    while len(pids) < 2 or count < 40:
+    pids = set[int]()
+    while len(pids) < 2 or two.said < 40:
         pids.add(two.ask())
-        count += 1
+    until("all is counted", two.counts_what_was_said, PATIENCE_SECONDS)
     # Whichever worker answers a scrape, it tells the same sum.
-    assert [two.requests() for _ in range(10)] == [count] * 10
-    assert sum(two.samples("model_request_duration_seconds_count").values()) == count
+    assert [two.requests() for _ in range(10)] == [two.said] * 10
+    assert sum(two.samples("model_request_duration_seconds_count").values()) == two.said
     os.kill(pids.pop(), signal.SIGKILL)
-    assert two.requests() == count
+    assert two.requests() == two.said
     while len(pids) < 2:
-        try:
+        # The kernel may give a connection to the dead one.
+        with contextlib.suppress(httpx.TransportError):
             pids.add(two.ask())
-        except httpx.TransportError:  # the kernel had given the connection to the dead one
-            continue
-        count += 1
-    assert two.requests() == count
+    until("all is counted", two.counts_what_was_said, PATIENCE_SECONDS)
 
 
 def test_gauges_are_not_summed(two: Gunicorn) -> None:
@@ -150,19 +158,21 @@ def test_one_worker_tells_of_its_process(tmp_path: Path) -> None:
         gunicorn.wait()
         pids = {gunicorn.ask() for _ in range(5)}
         assert len(pids) == 1
-        assert gunicorn.requests() == 5
+        until("all is counted", gunicorn.counts_what_was_said, PATIENCE_SECONDS)
         assert gunicorn.samples("process_resident_memory_bytes")[()] > 1 << 20
 
 
 async def test_what_is_in_flight_is_answered_before_the_end(tmp_path: Path) -> None:
     with started(tmp_path) as gunicorn:
         gunicorn.wait()
-        async with httpx.AsyncClient(base_url=gunicorn.url) as http:
-            asked = asyncio.create_task(http.post("/v1/say", json={"text": "a", "pause": 1}))
-            await asyncio.sleep(0.4)
-            gunicorn.process.send_signal(signal.SIGTERM)
-            assert (await asked).json() == {"text": "a"}
-        assert gunicorn.process.wait(10) == 0
+        async with httpx.AsyncClient(base_url=gunicorn.url, timeout=PATIENCE_SECONDS) as http:
+            body = {"text": "a", "times": 3, "pause": 0.5}
+            async with http.stream("POST", "/v1/stream", json=body) as answer:
+                got = events(answer)
+                assert await anext(got) == ("delta", '{"text":"a"}')
+                gunicorn.process.send_signal(signal.SIGTERM)
+                assert [name async for name, _ in got] == ["delta", "delta", "done"]
+        assert gunicorn.process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_the_health_check_asks_and_says_why_not(two: Gunicorn) -> None:
@@ -175,37 +185,30 @@ def test_the_health_check_asks_and_says_why_not(two: Gunicorn) -> None:
     assert ask(f"{two.url}/readyz") == (0, "")
     code, said = ask(f"{two.url}/nothing")
     assert (code, said[:5]) == (1, "404: ")
-    code, said = ask(f"http://127.0.0.1:{free_port()}")
+    with held_port() as port:
+        code, said = ask(f"http://127.0.0.1:{port}")
     assert code == 1
     assert "refused" in said
 
 
 def test_what_is_not_http_is_400_in_the_error_shape(two: Gunicorn) -> None:
-    host, _, port = two.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), 10) as client:
-        client.sendall(b"hello\r\n\r\n")
-        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    answer = exchange(two.url, b"hello\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400")
     assert b'"code":"invalid_http"' in answer
 
 
 def test_nobody_is_let_in_before_the_models_are_loaded(tmp_path: Path) -> None:
-    with started(tmp_path, GOVOR_LOG_FORMAT="text") as gunicorn:
+    now = tmp_path / "now"
+    with started(tmp_path, GOVOR_LOG_FORMAT="text", LOAD_AT=str(now)) as gunicorn:
         assert gunicorn.process.stderr is not None
-        host, _, port = gunicorn.url.removeprefix("http://").partition(":")
         for line in gunicorn.process.stderr:
             if "Booting worker" in line:
                 break
-        refused = 0
-        while True:
-            try:
-                with socket.create_connection((host, int(port)), 1):
-                    break
-            except ConnectionRefusedError:
-                refused += 1
-                time.sleep(0.02)
-        assert refused > 5  # the app is imported meanwhile
-        assert httpx.get(f"{gunicorn.url}/readyz").status_code == 200
+        until("the worker takes back gunicorn's own listener", lambda: refused(gunicorn.url), 60)
+        assert all(refused(gunicorn.url) for _ in range(20))
+        now.touch()
+        until("the door is open", lambda: not refused(gunicorn.url), 60)
+        assert httpx.get(f"{gunicorn.url}/readyz", timeout=PATIENCE_SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -221,16 +224,10 @@ def test_a_bad_setting_is_one_line(tmp_path: Path, setting: str, value: str, sai
     done = subprocess.run(
         gunicorn_of(),
         cwd=HOME,
-        env=environment(
-            tmp_path,
-            GOVOR_PORT=str(free_port()),
-            GOVOR_METRICS_PORT=str(free_port()),
-            GOVOR_SERVICE="nlu",
-            **{setting: value},
-        ),
+        env=environment(tmp_path, GOVOR_SERVICE="nlu", **{setting: value}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode != 0
     assert re.search(f"govor cannot start: {re.escape(said)}", done.stderr), done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.monitoring.waiting import free_port, until
+from tests.monitoring.waiting import held_port, until
 
 
 def program(*names: str) -> str:
@@ -23,15 +23,18 @@ def program(*names: str) -> str:
 
 
 @contextmanager
-def server(*command: str, url: str, log: Path) -> Iterator[httpx.Client]:
-    """A server that answers `/-/ready` at `url`, ended afterwards."""
-    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        try:
-            with httpx.Client(base_url=url, trust_env=False, timeout=10) as client:
-                until(f"{command[0]} is ready", lambda: _ready(client), 30)
-                yield client
-        finally:
-            process.terminate()
+def server(*command: str, log: Path) -> Iterator[httpx.Client]:
+    """A server on a port of its own that answers `/-/ready`, ended afterwards."""
+    with held_port() as port, log.open("w") as out:
+        where = f"--web.listen-address=127.0.0.1:{port}"
+        with subprocess.Popen([*command, where], stdout=out, stderr=out) as process:
+            try:
+                url = f"http://127.0.0.1:{port}"
+                with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+                    until(f"{command[0]} is ready", lambda: _ready(client), 60)
+                    yield client
+            finally:
+                process.terminate()
 
 
 def _ready(client: httpx.Client) -> bool:
@@ -43,28 +46,22 @@ def _ready(client: httpx.Client) -> bool:
 
 @contextmanager
 def prometheus(config: Path, folder: Path) -> Iterator[httpx.Client]:
-    url = f"http://127.0.0.1:{free_port()}"
-    with server(
+    command = (
         program("prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address={url.removeprefix('http://')}",
-        url=url,
-        log=folder / "prometheus.log",
-    ) as client:
+    )
+    with server(*command, log=folder / "prometheus.log") as client:
         yield client
 
 
 @contextmanager
 def alertmanager(config: Path, folder: Path) -> Iterator[httpx.Client]:
-    url = f"http://127.0.0.1:{free_port()}"
-    with server(
+    command = (
         program("prometheus-alertmanager", "alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
-        f"--web.listen-address={url.removeprefix('http://')}",
         "--cluster.listen-address=",
-        url=url,
-        log=folder / "alertmanager.log",
-    ) as client:
+    )
+    with server(*command, log=folder / "alertmanager.log") as client:
         yield client
