@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from govor.config import Settings
 from govor.database import migrate
 from govor.repository import Repository, Version, deploy, write_manifest
 from services.generator.backends import Backend, load
+from services.generator.backends.sampling import Logits, Sampler
 from services.generator.settings import GeneratorSettings
 
 Edit = Callable[[Path, dict[str, Any]], None]
@@ -51,6 +54,48 @@ def bundled_version() -> Version:
     if not (numbers := bundled.versions("generator")):
         pytest.skip("no bundled generator: make models")
     return bundled.open("generator", numbers[-1])
+
+
+class Draws:
+    """The seeds of all draws in their order. The engine can be made to wait before one."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.waits, self.go_on = threading.Event(), threading.Event()
+        self._held: tuple[int, int] | None = None
+
+    def hold(self, seed: int, after: int) -> None:
+        """Before the next draw of a seed that has drawn so many tokens, the engine waits until it
+        may `go_on`."""
+        self._held = (seed, after)
+
+    def note(self, seed: int) -> None:
+        if (seed, self.count(seed)) == self._held:
+            self.waits.set()
+            assert self.go_on.wait(60)
+        self.seeds.append(seed)
+
+    def count(self, seed: int) -> int:
+        return self.seeds.count(seed)
+
+
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Draws]:
+    draws, draw = Draws(), Sampler.draw
+
+    def noted(sampler: Sampler, logits: Logits) -> int:
+        draws.note(sampler.sampling.seed)
+        return draw(sampler, logits)
+
+    monkeypatch.setattr(Sampler, "draw", noted)
+    yield draws
+    draws.go_on.set()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not true():
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="session")

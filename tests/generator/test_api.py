@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from govor.onnx import open_session
 from govor.repository import Repository, Version, deploy
 from govor.schemas.generation import Generation
 from services.generator.backends.sampling import Logits, Sampler
 from services.generator.main import create_app
 from services.generator.settings import GeneratorSettings
 from tests.conftest import Running
-from tests.generator.conftest import make_version, serving
+from tests.generator.conftest import Draws, make_version, serving, until
 
 LEO = {"fields": {"language": "en", "sign": "leo"}, "seed": 3}
 # Hot enough that a text goes on to its limit.
@@ -64,13 +65,10 @@ async def refused(client: httpx.AsyncClient, **body: Any) -> tuple[int, dict[str
     return response.status_code, response.json()["error"]
 
 
-def steps(app: FastAPI) -> float:
-    metrics = app.state.metrics
-    value = metrics.registry.get_sample_value(
-        "generator_decode_steps_total", {"service": "generator"}
-    )
-    assert value is not None
-    return float(value)
+async def until_cancelled(app: FastAPI) -> None:
+    labels = {"service": "generator", "model": "generator", "outcome": "cancelled"}
+    registry = app.state.metrics.registry
+    await until(lambda: registry.get_sample_value("model_requests_total", labels) == 1)
 
 
 async def test_generate_answers_a_whole_text(client: httpx.AsyncClient, version: Version) -> None:
@@ -119,48 +117,48 @@ async def test_a_stream_holds_placeholders_until_they_are_filled(client: httpx.A
 
 
 async def test_the_first_event_leaves_before_30_percent_of_the_time(
-    endless: GeneratorSettings, running: Running
+    endless: GeneratorSettings, running: Running, draws: Draws
 ) -> None:
-    async with running(create_app(endless)) as client:
-        began, first = time.perf_counter(), 0.0
-        async with client.stream("POST", "/v1/generate", json=LONG) as response:
-            async for _, data in events(response):
-                first = first or time.perf_counter() - began
-                done = data
-        total = time.perf_counter() - began
+    draws.hold(LONG["seed"], after=60)
+    async with (
+        running(create_app(endless)) as client,
+        client.stream("POST", "/v1/generate", json=LONG) as response,
+    ):
+        sent = events(response)
+        assert (await anext(sent))[0] == "delta"
+        draws.go_on.set()
+        *_, (_, done) = [event async for event in sent]
     assert done["usage"]["completion_tokens"] == 200
-    assert first < 0.3 * total
 
 
-async def test_after_a_disconnect_no_step_is_made(
-    endless: GeneratorSettings, running: Running
+async def test_after_a_disconnect_nothing_is_drawn(
+    endless: GeneratorSettings, running: Running, draws: Draws
 ) -> None:
+    draws.hold(LONG["seed"], after=60)
     app = create_app(endless)
     async with running(app) as client:
-        body = LONG | {"max_tokens": 500}
-        async with client.stream("POST", "/v1/generate", json=body) as response:
+        async with client.stream("POST", "/v1/generate", json=LONG) as response:
             await anext(events(response))
-        await asyncio.sleep(0.2)
-        stopped_at = steps(app)
-        await asyncio.sleep(0.2)
-        assert 0 < steps(app) == stopped_at < 450
+        await until_cancelled(app)
+        draws.go_on.set()
+        await generate(client, **LEO | {"seed": 4})
+    assert draws.count(LONG["seed"]) <= 61
 
 
 async def test_a_disconnect_before_a_whole_text_stops_it(
-    endless: GeneratorSettings, running: Running
+    endless: GeneratorSettings, running: Running, draws: Draws
 ) -> None:
+    draws.hold(LONG["seed"], after=60)
     app = create_app(endless)
     async with running(app) as client:
-        body = LONG | {"max_tokens": 500, "stream": False}
-        asked = asyncio.create_task(client.post("/v1/generate", json=body))
-        while steps(app) < 5:
-            await asyncio.sleep(0.001)
+        asked = asyncio.create_task(client.post("/v1/generate", json=LONG | {"stream": False}))
+        await until(draws.waits.is_set)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
-        await asyncio.sleep(0.2)
-        stopped_at = steps(app)
-        await asyncio.sleep(0.2)
-        assert steps(app) == stopped_at < 450
+        await until_cancelled(app)
+        draws.go_on.set()
+        await generate(client, **LEO | {"seed": 4})
+    assert draws.count(LONG["seed"]) <= 61
 
 
 async def test_sampling_parameters_are_honoured(client: httpx.AsyncClient) -> None:
@@ -259,11 +257,14 @@ async def test_a_model_without_fields_takes_text(
 
 
 async def test_a_full_queue_answers_503_with_retry_after(
-    settings: GeneratorSettings, running: Running
+    settings: GeneratorSettings, running: Running, draws: Draws
 ) -> None:
+    draws.hold(LEO["seed"], after=0)
     settings = settings.model_copy(update={"generator_slots": 1, "max_queued": 1})
     async with running(create_app(settings)) as client:
-        asked = (client.post("/v1/generate", json=LEO) for _ in range(10))
+        asked = [asyncio.create_task(client.post("/v1/generate", json=LEO)) for _ in range(10)]
+        await until(lambda: sum(one.done() for one in asked) >= 8)
+        draws.go_on.set()
         answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200, 503}
     shed = next(answer for answer in answers if answer.status_code == 503)
@@ -281,7 +282,7 @@ async def test_a_stream_ends_with_the_version_that_began_it(
             sent = events(response)
             await anext(sent)
             deploy(repository, "generator", {"champion": version.number}, 1)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await generate(client, **LEO)).version != version.number:
                     await asyncio.sleep(0.01)
             *_, (name, done) = [event async for event in sent]
@@ -295,12 +296,20 @@ async def test_a_decoder_that_dies_is_not_ready_and_is_built_again(
     def broken(sampler: Sampler, logits: Logits) -> int:
         raise ValueError("broken on purpose")
 
+    may_load = threading.Event()
+
+    def open_later(*given: Any, **more: Any) -> Any:
+        assert may_load.wait(30)
+        return open_session(*given, **more)
+
+    monkeypatch.setattr("services.generator.backends.decoder.open_session", open_later)
     with monkeypatch.context() as patch:
         patch.setattr(Sampler, "draw", broken)
         status, error = await refused(client, **LEO)
         assert (status, error["code"]) == (500, "generation_failed")
         assert (await client.get("/readyz")).status_code == 503
-    async with asyncio.timeout(10):
+    may_load.set()
+    async with asyncio.timeout(30):
         while (await client.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.02)
     assert (await generate(client, **LEO)).text
