@@ -20,7 +20,9 @@ def test_several_registries_answer_as_one() -> None:
         [nlu.registry, tts.registry, ProcessCollector(registry=None)], "127.0.0.1", 0
     )
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{exporter.port}/metrics", timeout=30
+        ) as page:
             text = page.read().decode()
     finally:
         exporter.close()
