@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,14 +55,15 @@ REVISION = "0003"
 """The Alembic revision this code was written for; a test compares it with the scripts."""
 
 _MIGRATION_LOCK = 0x676F766F72  # "govor": the key of PostgreSQL's advisory lock
+_MIGRATION_SECONDS = 60  # how long one waits for others who migrate on a slow machine
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, lock_seconds: int = 5) -> Engine:
     """An engine for one thread; its waits are bounded on both databases. Its errors, which are
     logged, do not quote the values that a statement was given: people said them."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, Path(parsed.database or ""))
+        return _sqlite_engine(url, Path(parsed.database or ""), lock_seconds)
     # Keepalives and tcp_user_timeout find a machine that vanished, the server's own timeouts end
     # what is stuck behind a lock. A ping before each transaction costs 0.1 ms and reconnects.
     return create_engine(
@@ -77,13 +79,13 @@ def make_engine(url: str) -> Engine:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
-            "options": "-c statement_timeout=10s -c lock_timeout=5s "
+            "options": f"-c statement_timeout={lock_seconds + 5}s -c lock_timeout={lock_seconds}s "
             "-c idle_in_transaction_session_timeout=30s",
         },
     )
 
 
-def _sqlite_engine(url: str, file: Path) -> Engine:
+def _sqlite_engine(url: str, file: Path, lock_seconds: int) -> Engine:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch(mode=0o600)  # what people said; -wal and -shm inherit the mode
     engine = create_engine(
@@ -91,13 +93,13 @@ def _sqlite_engine(url: str, file: Path) -> Engine:
         pool_size=1,
         max_overflow=0,
         hide_parameters=True,
-        connect_args={"timeout": 5.0, "check_same_thread": False},
+        connect_args={"timeout": lock_seconds, "check_same_thread": False},
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver's own BEGIN is deferred; ours is not
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection, time.monotonic() + lock_seconds)
         # No fsync a commit: a killed process loses nothing, a power cut the last moments.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -112,10 +114,23 @@ def _sqlite_engine(url: str, file: Path) -> Engine:
     return engine
 
 
+def _write_ahead(connection: Any, until: float) -> None:
+    """Waits its turn, which SQLite does not where several change the mode of a new file."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
 @contextlib.contextmanager
-def transaction(url: str) -> Iterator[Connection]:
+def transaction(url: str, lock_seconds: int = 5) -> Iterator[Connection]:
     """One transaction on a connection of its own, for commands."""
-    engine = make_engine(url)
+    engine = make_engine(url, lock_seconds)
     try:
         with engine.begin() as connection:
             yield connection
@@ -262,7 +277,7 @@ def migrate(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", "govor:migrations")
     try:
-        with transaction(url) as connection:
+        with transaction(url, _MIGRATION_SECONDS) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             config.attributes["connection"] = connection

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -82,11 +82,12 @@ class Postgres:
         self._run("pg_ctl", "stop", "-w", "-m", "immediate")
 
     def signal(self, number: int) -> None:
-        """To the server and to each of its processes."""
+        """To the server, and then to each of its processes; one may end meanwhile."""
         server = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-        for pid in [server, *map(int, children)]:
-            os.kill(pid, number)
+        os.kill(server, number)
+        for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), number)
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

@@ -1,10 +1,13 @@
 """The tables, their migration and the thread that writes them, on both databases."""
 
 import asyncio
+import contextlib
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from govor import tables
 from govor.config import ConfigurationError
 from govor.database import (
+    _MIGRATION_LOCK,
     REVISION,
     Database,
     migrate,
@@ -29,6 +33,7 @@ from govor.database import (
 )
 from govor.errors import Unavailable
 from govor.keys import KeyRow
+from tests.core.waiting import PATIENCE_SECONDS, until
 from tests.databases import AWAY, KINDS, Server, server
 
 NOW = datetime(2026, 8, 3, 12, 30, 15, 123456, UTC)
@@ -88,6 +93,31 @@ def test_several_processes_may_migrate_at_once(url: str) -> None:
         assert read_revision(connection) == REVISION
 
 
+def test_who_comes_while_a_new_file_is_written_waits(tmp_path: Path) -> None:
+    """SQLite's own patience does not cover the change of its mode."""
+    file = tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(file, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        leaves = threading.Timer(0.3, other.rollback)
+        leaves.start()
+        with transaction(f"sqlite:///{file}") as connection:
+            assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        leaves.join()
+
+
+@pytest.mark.slow
+def test_who_migrates_waits_for_another_on_a_slow_machine(url: str) -> None:
+    with transaction(url) as other:
+        if other.dialect.name == "postgresql":
+            other.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        with ThreadPoolExecutor(1) as pool:
+            migrates = pool.submit(migrate, url)
+            with pytest.raises(TimeoutError):
+                migrates.result(7)
+            other.commit()
+            migrates.result(60)
+
+
 def test_a_database_that_is_not_there_is_a_bad_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"^GOVOR_DATABASE_URL cannot be used: .*$"):
         migrate(f"postgresql+psycopg://govor@/postgres?host={tmp_path}")
@@ -95,17 +125,13 @@ def test_a_database_that_is_not_there_is_a_bad_configuration(tmp_path: Path) -> 
 
 async def test_a_service_that_finds_another_revision_is_not_ready(url: str) -> None:
     database = Database(url, watch_seconds=0.05)
+    needed = f"{REVISION} is needed: python -m services init"
     await database.start()
-    assert database.ready()[0] is False
+    await until(lambda: database.ready() == (False, f"revision None, {needed}"))
     await asyncio.to_thread(migrate, url)
-    await asyncio.sleep(0.3)
-    assert database.ready() == (True, "ok")
+    await until(lambda: database.ready() == (True, "ok"))
     await database.run(lambda c: c.execute(text("UPDATE alembic_version SET version_num='0999'")))
-    await asyncio.sleep(0.3)
-    assert database.ready() == (
-        False,
-        f"revision 0999, {REVISION} is needed: python -m services init",
-    )
+    await until(lambda: database.ready() == (False, f"revision 0999, {needed}"))
     await database.stop()
 
 
@@ -128,12 +154,20 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
 
 
 async def test_a_caller_waits_no_longer_than_it_says(database: Database) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
+
+    def hang(connection: Connection) -> None:
+        begun.set()
+        release.wait(60)
+
+    hangs = asyncio.create_task(database.run(hang, timeout=60))
+    await until(begun.is_set)
     with pytest.raises(Unavailable):
-        await database.run(lambda c: release.wait(60), timeout=1.0)
+        await database.run(lambda c: None, timeout=0.5)
     with pytest.raises(Unavailable, match="an earlier transaction hangs"):  # at once
         await database.run(lambda c: None, timeout=0.1)
     release.set()
+    await hangs
     assert await database.run(lambda c: 1) == 1
 
 
@@ -149,15 +183,15 @@ async def test_it_comes_back_by_itself(kind: str, tmp_path: Path) -> None:
             assert error.value.code == "database_unavailable"
             assert database.ready() == (True, "away")
         assert await _when_back(database) == 1
-        assert database.ready() == (True, "ok")
+        await until(lambda: database.ready() == (True, "ok"))
         await database.stop()
 
 
 async def _when_back(database: Database) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
-                return int(await database.run(lambda c: c.scalar(text("SELECT 1")), 0.25))
+                return int(await database.run(lambda c: c.scalar(text("SELECT 1"))))
             except Unavailable:
                 await asyncio.sleep(0.1)
 

@@ -181,7 +181,7 @@ async def test_no_prediction_is_lost(kind: str, seconds: float, tmp_path: Path) 
                     await log.stop()
                     log = PredictionLog(database, Spool(tmp_path / "spool", 1 << 24))
                     await log.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await _count(database)) < recorded:
                 await asyncio.sleep(0.1)
         await log.stop()

@@ -1,6 +1,5 @@
 """What is deleted when its time has passed, with a moved clock, on both databases."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,6 +14,7 @@ from govor.config import Consent
 from govor.database import Database, migrate
 from govor.retention import Retention, sweep
 from govor.tables import conversation, feedback, idempotency_key, prediction, turn
+from tests.core.waiting import until
 from tests.databases import KINDS, Server, server
 
 BEGUN = datetime(2026, 8, 3, 12, 0, tzinfo=UTC)
@@ -195,13 +195,19 @@ async def test_the_sweep_follows_the_clock(tmp_path: Path) -> None:
     database = Database(url)
     await database.start()
     await _say(database, "answer")
-    now = BEGUN + timedelta(hours=1)
-    retention = Retention(database, now=lambda: now, every_seconds=0.02)
+    now, looked = BEGUN + timedelta(hours=1), 0
+
+    def clock() -> datetime:
+        nonlocal looked
+        looked += 1
+        return now
+
+    retention = Retention(database, now=clock, every_seconds=0.02)
     await retention.start()
-    await asyncio.sleep(0.2)
+    await until(lambda: looked > 1)  # the first sweep is over
     assert "turn of answer" in await texts(database)
-    now = BEGUN + timedelta(hours=25)
-    await asyncio.sleep(0.2)
+    now, before = BEGUN + timedelta(hours=25), looked
+    await until(lambda: looked > before + 1)
     assert await texts(database) == set()
     await retention.stop()
     await database.stop()
