@@ -18,6 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 HOME = Path(__file__).resolve().parents[2]
 MODELS = ("generator", "nlu", "stt-en", "stt-ru", "tts-en", "tts-ru")
+# A busy machine may be slow: no turn is cut short or degraded for that.
+PATIENT = {
+    "GOVOR_DEFAULT_TIMEOUT_SECONDS": "100",
+    **{
+        f"GOVOR_GATEWAY_{name}_TIMEOUT_SECONDS": "60" for name in ("STT", "NLU", "GENERATOR", "TTS")
+    },
+}
+_HELD: list[socket.socket] = []
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,19 @@ class Govor:
 
     def counter(self, name: str) -> float:
         """The sum of a counter over its labels."""
-        text = httpx.get(self.metrics, trust_env=False).text
+        text = httpx.get(self.metrics, trust_env=False, timeout=60).text
         families = text_string_to_metric_families(text)
         return sum(s.value for f in families for s in f.samples if s.name == name)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that starts later, or for none. It is held, so that nobody is given it
+    meanwhile: a server that names it may listen there all the same (SO_REUSEADDR, on Linux)."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    _HELD.append(holder)
+    return int(holder.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +69,7 @@ def govor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Govor]:
     process = subprocess.Popen(
         [sys.executable, "-m", "services"],
         cwd=HOME,
-        env=os.environ | settings,
+        env=os.environ | PATIENT | settings,
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -65,10 +77,10 @@ def govor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Govor]:
         yield Govor(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     answer = "no answer"
     while time.monotonic() < until:

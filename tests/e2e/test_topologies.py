@@ -18,7 +18,7 @@ import pytest
 from govor.clients import events
 from govor.database import migrate
 from govor.routes import ROUTES, SERVICES
-from tests.e2e.conftest import HOME, Govor, wait_until_ready
+from tests.e2e.conftest import HOME, PATIENT, Govor, wait_until_ready
 from tests.e2e.malformed import SPEECH
 
 TURNS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ def service(name: str, settings: dict[str, str]) -> Iterator[tuple[str, subproce
     process = subprocess.Popen(
         [sys.executable, "-m", "services", name],
         cwd=HOME,
-        env=os.environ | settings,
+        env=os.environ | PATIENT | settings,
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -46,7 +46,7 @@ def service(name: str, settings: dict[str, str]) -> Iterator[tuple[str, subproce
         yield line.split()[-1], process
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
 
 
@@ -86,7 +86,7 @@ def _lasting(value: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turn_is_the_same_in_both(govor: Govor, apart: dict[str, str], turn: str) -> None:
     answers = [
-        httpx.post(f"{url}/v1/converse", timeout=60, **TURNS[turn])
+        httpx.post(f"{url}/v1/converse", timeout=120, **TURNS[turn])
         for url in (govor.url, apart["gateway"])
     ]
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -101,7 +101,7 @@ async def test_its_events_are_the_same_in_both(govor: Govor, apart: dict[str, st
     for url in (govor.url, apart["gateway"]):
         headers = {"accept": "text/event-stream"}
         async with (
-            httpx.AsyncClient(timeout=60) as http,
+            httpx.AsyncClient(timeout=120) as http,
             http.stream("POST", f"{url}/v1/converse", json=body, headers=headers) as answer,
         ):
             names = [name async for name, _ in events(answer)]
@@ -115,10 +115,10 @@ async def test_its_events_are_the_same_in_both(govor: Govor, apart: dict[str, st
 def test_a_verb_is_answered_by_its_service_in_both(govor: Govor, apart: dict[str, str]) -> None:
     body = {"text": "what do the stars say for leo tomorrow"}
     one, five = (
-        httpx.post(f"{url}/v1/understand", json=body, timeout=30)
+        httpx.post(f"{url}/v1/understand", json=body, timeout=120)
         for url in (govor.url, apart[ROUTES["/v1/understand"]])
     )
     assert told(one.json()) == told(five.json())
     assert one.headers["x-model-version"] == five.headers["x-model-version"]
-    elsewhere = httpx.post(f"{apart['gateway']}/v1/understand", json=body)
+    elsewhere = httpx.post(f"{apart['gateway']}/v1/understand", json=body, timeout=120)
     assert elsewhere.status_code == 404
