@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,22 @@ def bundled() -> Repository:
 
 
 @pytest.fixture(scope="session")
-def speak() -> Iterator[Speak]:
+def speak() -> Speak:
     """English by espeak-ng, at the recogniser's rate, with half a second of silence around it."""
     if "espeak" not in tts.installed():
         pytest.skip(f"no speech engine: {tts.INSTALL}")
-    engine = Espeak({"en": "en-us"})
 
+    @cache
     def say(text: str) -> Samples:
+        # A process of its own: what one says depends on what it has said before.
+        engine = Espeak({"en": "en-us"})
         pcm = engine.speak(text, "en", 1.0) / np.float32(32768)
-        return np.pad(soxr.resample(pcm, engine.sample_rate, RATE), RATE // 2)
+        engine.close()
+        audio = np.pad(soxr.resample(pcm, engine.sample_rate, RATE), RATE // 2)
+        audio.flags.writeable = False
+        return audio
 
-    yield say
-    engine.close()
+    return say
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def test_an_answer_depends_on_its_own_audio_alone(passes: Passes, speak: Speak) 
     def shout(audio: Samples) -> Samples:
         return np.clip(audio * 20, -1, 1)
 
-    audio = speak("good morning")  # once: espeak-ng does not say it twice alike
+    audio = speak("good morning")
     before = passes.recognise(audio, lambda: None)
     passes.recognise(shout(speak("where is my order")), lambda: None)
     passes.recognise(np.zeros(RATE, np.float32), lambda: None)
