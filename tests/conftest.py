@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 
@@ -20,6 +21,16 @@ Running = Callable[[FastAPI], AbstractAsyncContextManager[httpx.AsyncClient]]
 
 # What cannot be installed: every other skip is for something that CI has to have.
 MAY_BE_MISSING = ("no collections", "no GPU", "no container engine")
+
+# The same examples everywhere and every time; a slow one is no failure of a busy machine.
+hypothesis.settings.register_profile(
+    "govor",
+    database=None,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("govor")
 
 
 @pytest.hookimpl(hookwrapper=True)

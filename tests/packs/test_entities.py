@@ -218,7 +218,11 @@ def test_time_grows_with_the_length_and_no_faster(piece: str) -> None:
         found.find(text, "en")
         return time.thread_time() - started
 
-    short, long = (min(cost(t) for _ in range(3)) for t in (text[:1000], text))
+    short, long = cost(text[:1000]), cost(text)
+    for _ in range(20):  # the least of each: what else runs on the core costs time as well
+        if long < max(8 * short, 0.02):
+            break
+        short, long = min(short, cost(text[:1000])), min(long, cost(text))
     assert long < max(8 * short, 0.02)
 
 
