@@ -55,7 +55,7 @@ async def test_five_turns_with_a_pack_from_yaml_alone(
     assert train(given) <= MAX_CPU_SECONDS
     _assert_only_its_head_is_new(Settings.model_validate(given))
 
-    settings = GatewaySettings.model_validate(given)
+    settings = GatewaySettings.model_validate(given | {"gateway_nlu_timeout_seconds": 60})
     migrate(settings.database)
     nlu = create_nlu(NluSettings.model_validate(given))
     urls = dict.fromkeys(("stt", "generator", "tts"), NOWHERE) | {"nlu": "http://nlu"}

@@ -96,11 +96,11 @@ def retrained(settings: Settings) -> None:
 
 
 def configuration(folder: Path, **ports: int) -> Path:
-    """Ours, with every job on this machine and asked each second."""
+    """Ours, with every job on this machine and asked every two seconds."""
     config = yaml.safe_load((generated.FOLDER / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {
-        "scrape_interval": "1s",
-        "scrape_timeout": "1s",
+        "scrape_interval": "2s",
+        "scrape_timeout": "2s",
         "evaluation_interval": "1s",
     }
     config["rule_files"] = [str(generated.FOLDER / "prometheus" / "rules" / "*.yml")]
@@ -123,8 +123,9 @@ def test_no_panel_is_empty(tmp_path: Path) -> None:
             config = configuration(tmp_path, gateway=services.port, beat=beat.port)
             with prometheus(config, tmp_path) as client:
                 url = str(client.base_url)
-                until("data", lambda: set(empty_panels(url)) == STRANGERS, 60)
-                (trained,) = ask(client, 'champion_quality{metric="accuracy",language="all"}')
+                until("data", lambda: set(empty_panels(url)) == STRANGERS, 150)
+                query = 'champion_quality{metric="accuracy",language="all"}'
+                (trained,) = until("a score", lambda: ask(client, query), 60)
                 assert trained["value"][1] == "0.9"
                 made = preview.plot(url, tmp_path / "pictures", 60)
     finally:
