@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_a_clean_end(tmp_path: Path, number: signal.Signals) -> None:
     with started(tmp_path) as (process, url):
-        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).status_code == 200
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out, err) == (0, "stopped\n", "")
@@ -184,7 +184,7 @@ def test_what_is_not_http_is_400_in_the_error_shape(server: str, data: bytes) ->
     assert head.startswith(b"HTTP/1.1 400")
     assert b"x-request-id" in head
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{server}/healthz").status_code == 200
+    assert httpx.get(f"{server}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize("hop", ["keep-alive", "close"])

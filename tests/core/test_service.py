@@ -15,6 +15,7 @@ from govor.service import create_service
 from govor.transport import StreamingTransport
 from tests.conftest import Running
 from tests.core.apps import create_app, settings_in
+from tests.core.waiting import PATIENCE_SECONDS
 
 SPEAKER, ADMINISTRATOR = "speaker-key", "admin-key"
 
@@ -32,7 +33,10 @@ def client(app: object, address: str = "127.0.0.1") -> httpx.AsyncClient:
     async def at(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
         await app({**scope, "client": (address, 1)}, receive, send)  # type: ignore[operator]
 
-    return httpx.AsyncClient(transport=StreamingTransport(at), base_url="http://localhost")
+    transport = StreamingTransport(at)
+    return httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", timeout=PATIENCE_SECONDS
+    )
 
 
 class Fragile:

@@ -8,11 +8,11 @@ from govor.transport import StreamingTransport
 from tests.core.waiting import PATIENCE_SECONDS
 
 
-def client(app: object, **options: object) -> httpx.AsyncClient:
+def client(app: object, timeout: float = PATIENCE_SECONDS) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=StreamingTransport(app),  # type: ignore[arg-type]
         base_url="http://app",
-        **options,  # type: ignore[arg-type]
+        timeout=timeout,
     )
 
 
