@@ -10,7 +10,7 @@ import httpx
 from tests.e2e.conftest import Govor
 
 # Of the whole work, what may be done before an engine stops: it takes seconds.
-SHARE = 0.05
+SHARE = 0.25
 EVENTS = {"accept": "text/event-stream"}
 LONG = (
     "Please tell me what the stars say about love and money for Leo and for Virgo tomorrow. " * 10

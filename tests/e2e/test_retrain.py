@@ -27,6 +27,8 @@ from trainer.recipes import intents
 
 pytest.importorskip("sklearn", reason="the trainer's extra is not installed")
 
+pytestmark = pytest.mark.timeout(900)
+
 CLIENTS = 32
 # A swap takes a poll and the load of a model, 3 s on a machine of one's own; tests share theirs.
 WITHIN_SECONDS = 120.0

@@ -21,6 +21,8 @@ from govor.routes import ROUTES, SERVICES
 from tests.e2e.conftest import HOME, PATIENT, Govor, wait_until_ready
 from tests.e2e.malformed import SPEECH
 
+pytestmark = pytest.mark.timeout(900)  # five processes, one after the other
+
 TURNS: dict[str, dict[str, Any]] = {
     "typed, English": {"json": {"text": "what do the stars say for leo tomorrow", "seed": 7}},
     "typed, Russian": {"json": {"text": "гороскоп для льва на завтра", "seed": 7}},
