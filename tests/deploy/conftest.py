@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.stack import HOME, Stack, engine_or_skip
-from tests.e2e.conftest import free_port
 
 ROWS = pytest.StashKey[list[tuple[str, str]]]()
 
@@ -39,7 +41,7 @@ def stack(
     engine_or_skip()
     folder = tmp_path_factory.mktemp("clone") / "govor"
     subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{HOME}", folder], check=True)
-    stack = Stack(folder, free_port())
+    stack = Stack(folder, _port())
     # An image of an earlier run would be taken as it is.
     stack.down("--volumes", "--remove-orphans", "--rmi", "local")
     try:
@@ -47,6 +49,15 @@ def stack(
     finally:
         save_logs(stack, HOME / "build" / "stack")
         stack.down("--volumes", "--remove-orphans")
+
+
+def _port() -> int:
+    """A free one below those that the system gives away: the engine takes it minutes later."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def save_logs(stack: Stack, folder: Path) -> None:

@@ -68,6 +68,7 @@ def serving(app: ASGIApp, host: str, port: int) -> Iterator[uvicorn.Server]:
     thread.start()
     try:
         while not server.started:
+            assert thread.is_alive(), f"nothing can listen on {host}:{port}"
             time.sleep(0.005)
         yield server
     finally:

@@ -90,7 +90,7 @@ class Stack:
         """By the command that the README gives."""
         return self.compose("exec", "-T", "gateway", "cat", "/run/secrets/admin.key").strip()
 
-    def compose(self, *arguments: str, seconds: float = 300, given: str | None = None) -> str:
+    def compose(self, *arguments: str, seconds: float = 900, given: str | None = None) -> str:
         """Standard output of a `docker compose` command, which must succeed."""
         done = subprocess.run(
             ["docker", "compose", "--project-name", PROJECT, *arguments],
@@ -122,7 +122,7 @@ class Stack:
         healthy = {one["Service"] for one in running if one["Health"] in ("healthy", "")}
         return [name for name in self.services() if name not in healthy]
 
-    def wait_until_healthy(self, seconds: float = 60) -> float:
+    def wait_until_healthy(self, seconds: float = 300) -> float:
         """Seconds that it took."""
         started = time.monotonic()
         until(
@@ -181,7 +181,7 @@ class Stack:
         job: dict[str, Any] = answer.json()
         return job
 
-    def wait_for_job(self, job_id: str, seconds: float = 180) -> dict[str, Any]:
+    def wait_for_job(self, job_id: str, seconds: float = 900) -> dict[str, Any]:
         ended = ("done", "failed", "cancelled", "dead")
 
         def look() -> dict[str, Any] | None:
@@ -191,7 +191,7 @@ class Stack:
         return until(f"job {job_id} ended", look, seconds)
 
     def _client(self, headers: dict[str, str]) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=120, trust_env=False)
 
 
 def engine(*arguments: str) -> str:

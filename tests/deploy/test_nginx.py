@@ -38,7 +38,7 @@ from tests.deploy.stack import engine_or_skip
 
 TEMPLATES = FOLDER / "templates"
 ADMIN = "correct-horse"
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 
 
@@ -308,11 +308,11 @@ def test_the_log_has_the_request_and_no_key(door: Door, client: httpx.Client) ->
             "x-api-key": "k-secret",
         },
     )
-    [line] = [line for line in _log(door) if line["request_id"] == "seen"]
+    line = _logged(door, "seen")
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/domains", 200)
     assert line["upstream"].startswith("127.77.")
-    assert 0 <= float(line["upstream_seconds"]) < 5
-    assert 0 <= line["seconds"] < 5
+    assert 0 <= float(line["upstream_seconds"]) < 60
+    assert 0 <= line["seconds"] < 60
     assert "secret" not in door.output()
 
 
@@ -320,11 +320,12 @@ def test_the_log_has_the_request_and_no_key(door: Door, client: httpx.Client) ->
 def test_an_error_of_an_upstream_tells_no_key_either(house: House) -> None:
     servers = house.servers | {"gateway": "127.77.0.1:1"}
     with nginx(servers, house.resolver) as door, _client(door) as client:
-        answer = client.get("/v1/domains?token=qs-secret")
+        seen = {"x-request-id": "seen"}
+        answer = client.get("/v1/domains?token=qs-secret", headers=seen)
         assert answer.status_code == 502
         _fault(answer, "server_error", "gateway_unavailable")
         assert answer.headers["retry-after"] == "2"
-        assert _log(door)[-1]["upstream_status"].startswith("502")
+        assert _logged(door, "seen")["upstream_status"].startswith("502")
         assert "secret" not in door.output()
 
 
@@ -474,8 +475,7 @@ def test_the_address_of_the_caller_is_believed_of_a_named_proxy_alone(
             with _client(asked) as client:
                 told = _told(client.get("/v1/x", headers=claim | {"x-request-id": address}))
             assert not {name for name in told if name.startswith("x-forwarded")}
-            [line] = [line for line in _log(asked) if line["request_id"] == address]
-            assert line["client"] == address
+            assert _logged(asked, address)["client"] == address
 
 
 @pytest.mark.docker
@@ -509,11 +509,16 @@ def _client(door: Door, scheme: str = "http", **options: Any) -> httpx.Client:
     return httpx.Client(base_url=url, trust_env=False, timeout=30, **options)
 
 
-def _log(door: Door) -> list[dict[str, Any]]:
-    """The access log so far; it is written once a second."""
-    time.sleep(1.3)
-    lines = door.output().splitlines()
-    return [json.loads(line) for line in lines if line.startswith('{"time"')]
+def _logged(door: Door, request: str) -> dict[str, Any]:
+    """The one line of a request in the access log, which is written once a second."""
+
+    def found() -> list[dict[str, Any]]:
+        lines = [line for line in door.output().splitlines() if line.startswith('{"time"')]
+        return [line for line in map(json.loads, lines) if line["request_id"] == request]
+
+    _until(found)
+    [line] = found()
+    return line
 
 
 def _by(answer: httpx.Response) -> str:
@@ -544,7 +549,7 @@ def _fault(answer: httpx.Response, type_: str, code: str) -> None:
     assert (error["type"], error["code"]) == (type_, code)
 
 
-def _until(look: Any, seconds: float = 6) -> None:
+def _until(look: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < end
