@@ -140,7 +140,7 @@ def gateway(tmp_path: Path, running: Running, script: Script) -> Gateway:
         down: Iterable[str] = (), slow: Iterable[str] = (), **changed: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         given = {"domains": PACKS, "domain": "desk", "var": tmp_path / "var"}
-        given |= {"gateway_nlu_timeout_seconds": 30, **changed}
+        given |= {"default_timeout_seconds": 120, "gateway_nlu_timeout_seconds": 30, **changed}
         settings = GatewaySettings.model_validate(given)
         migrate(settings.database)
         app = create_app(settings, siblings(script, down, slow))
