@@ -269,10 +269,11 @@ def migrate(url: str) -> None:
 
     Only the embedded start and `python -m services init` call it. One transaction, under SQLite's
     write lock or an advisory lock of PostgreSQL. Raises `ConfigurationError` when the database
-    cannot be reached or the URL names none.
+    cannot be reached, the URL names none or the schema is another version's.
     """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", "govor:migrations")
@@ -285,6 +286,11 @@ def migrate(url: str) -> None:
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"GOVOR_DATABASE_URL cannot be used: {reason}") from None
+    except CommandError as error:
+        raise ConfigurationError(
+            f"the database was migrated by another version of Govor ({error}): run that one, "
+            "or restore what was kept before it"
+        ) from None
 
 
 def read_api_keys(connection: Connection) -> list[KeyRow]:

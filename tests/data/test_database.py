@@ -123,6 +123,16 @@ def test_a_database_that_is_not_there_is_a_bad_configuration(tmp_path: Path) -> 
         migrate(f"postgresql+psycopg://govor@/postgres?host={tmp_path}")
 
 
+def test_a_schema_of_a_later_version_is_a_bad_configuration(url: str) -> None:
+    migrate(url)
+    with transaction(url) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+    with pytest.raises(ConfigurationError, match=r"another version of Govor \(.*'0999'\)"):
+        migrate(url)
+    with transaction(url) as connection:
+        assert read_revision(connection) == "0999"
+
+
 async def test_a_service_that_finds_another_revision_is_not_ready(url: str) -> None:
     database = Database(url, watch_seconds=0.05)
     needed = f"{REVISION} is needed: python -m services init"
