@@ -153,8 +153,13 @@ class Errands:
             format=self.asked.request.format,
             **self._about(),
         )
-        outgoing = self.outgoing(self.settings.gateway_tts_timeout_seconds)
-        return Speaker(self.siblings.tts, request, outgoing, _audio_events(emit, request.format))
+        longest = self.settings.gateway_tts_timeout_seconds
+        return Speaker(
+            self.siblings.tts,
+            request,
+            lambda: self.outgoing(longest),
+            _audio_events(emit, request.format),
+        )
 
     async def spoken(self, speaker: Speaker, since: float) -> None:
         """Waits for the end of the speech. Raises what tts says of a voice that was asked for."""

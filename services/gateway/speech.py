@@ -24,13 +24,20 @@ Emit = Callable[[bytes, int], Awaitable[None]]
 class Speaker:
     """Speaks what `say` is given, in order, until `finish`.
 
+    `outgoing` is asked for each piece: what goes with the call, of which less time is left each
+    time; it raises `DeadlineExceeded` when there is none.
+
     Afterwards: `audio` is all of it, or None when something could not be spoken (`failed`),
     `sample_rate` in Hz, `first_audio` the moment of the first chunk (`time.perf_counter()`), `busy`
     the seconds spent in synthesis, `version` what spoke.
     """
 
     def __init__(
-        self, client: TtsClient, request: SynthesizeRequest, outgoing: Outgoing, emit: Emit | None
+        self,
+        client: TtsClient,
+        request: SynthesizeRequest,
+        outgoing: Callable[[], Outgoing],
+        emit: Emit | None,
     ) -> None:
         self._client, self._request, self._outgoing, self._emit = client, request, outgoing, emit
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
@@ -103,7 +110,7 @@ class Speaker:
         wire = "pcm" if self.format == "wav" else self.format
         request = self._request.model_copy(update={"text": text, "format": wire})
         try:
-            async with self._client.synthesize(request, self._outgoing) as speech:
+            async with self._client.synthesize(request, self._outgoing()) as speech:
                 self.version = f"{speech.model}:{speech.version}"
                 async for chunk in speech:
                     self._take(chunk, speech.sample_rate)
