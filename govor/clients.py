@@ -1,7 +1,7 @@
 """One typed client for each service: the gateway's way to its siblings.
 
 A sibling's error comes back as the error it raised; trouble on the way is `Unavailable` with the
-code `<service>_unavailable`, lateness is `DeadlineExceeded`.
+code `<service>_unavailable`, lateness is `DeadlineExceeded`, no free connection `Overloaded`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from govor.config import Consent
-from govor.errors import DeadlineExceeded, GovorError, Unavailable, from_body
+from govor.errors import DeadlineExceeded, GovorError, Overloaded, Unavailable, from_body
 from govor.predictions import CONSENT_HEADER, TURN_HEADER
 from govor.schemas.generation import Delta, GenerateRequest, Generation
 from govor.schemas.nlu import Understanding, UnderstandRequest
@@ -138,6 +138,9 @@ class Sibling:
         except (TimeoutError, httpx.ReadTimeout) as error:
             reached = True
             raise DeadlineExceeded(f"{self.name} did not answer in time") from error
+        except httpx.PoolTimeout as error:
+            told = False  # the calls under way say how the sibling is
+            raise Overloaded(f"all connections to {self.name} are in use") from error
         except httpx.TransportError as error:
             raise self._unavailable("is not reached" if not reached else "broke off") from error
         except asyncio.CancelledError:
@@ -290,7 +293,7 @@ def connect(
 async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
     """The server-sent events of an answer: name and data."""
     name, data = "message", list[str]()
-    async for line in answer.aiter_lines():
+    async for line in _lines(answer):
         if not line:
             if data:
                 yield name, "\n".join(data)
@@ -299,6 +302,16 @@ async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, str]]:
             name = line[6:].strip()
         elif line.startswith("data:"):
             data.append(line[5:].removeprefix(" "))
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+    """Lines as our services end them. httpx's end at U+2028 and others too, which JSON leaves as
+    they are."""
+    rest = b""
+    async for chunk in answer.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace")
 
 
 def _headers(call: Outgoing, more: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,36 @@ async def test_a_dead_sibling_is_left_alone_for_a_while(
     assert tries == 6
 
 
+async def test_a_full_pool_says_nothing_of_the_sibling(
+    nlu: Nlu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> None:
+        entered.set()
+        await go_on.wait()
+        await call.send_json(UNDERSTANDING)
+
+    nlu.respond = hold  # type: ignore[method-assign]
+    monkeypatch.setattr(clients, "_POOL", httpx.Limits(max_connections=1))
+    key = secret(nlu.app.state.settings.internal_key_path).decode()
+    request = UnderstandRequest(text="hi")
+    async with on_a_port(nlu.app, nlu.app) as url:
+        sibling = connect(dict.fromkeys(URLS, url), key).nlu
+        first = asyncio.create_task(sibling.understand(request, outgoing()))
+        await asyncio.wait_for(entered.wait(), PATIENCE_SECONDS)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(clients, "_CONNECT_SECONDS", 0.01)
+            for _ in range(8):
+                with pytest.raises(Overloaded, match="all connections to nlu are in use"):
+                    await sibling.understand(request, outgoing())
+        go_on.set()
+        await first
+        await sibling.understand(request, outgoing())
+        await sibling.aclose()
+    assert len(nlu.calls) == 2
+
+
 async def test_a_caller_who_leaves_says_nothing_of_the_sibling(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,6 +272,23 @@ async def test_a_generation_streams(generator: Generator) -> None:
     got = [part async for part in of(generator).generator.stream(request, outgoing())]
     assert got == [Delta(text="The "), Delta(text="stars"), generator.whole()]
     assert b'"stream":true' in generator.bodies[0]
+
+
+async def test_only_a_newline_ends_a_line_of_a_stream() -> None:
+    words = [Delta(text="один\u2028два\x85три\u2029"), Delta(text="\x1c\x1d\x1e\x0b\x0c")]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for word in words:
+            for byte in b"event: delta\ndata: %b\n\n" % word.model_dump_json().encode():
+                yield bytes([byte])
+        yield b"event: done\ndata: %b\n\n" % Generator.whole().model_dump_json().encode()
+
+    async def wire(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=pieces())
+
+    siblings = connect(URLS, "key", {"generator": httpx.MockTransport(wire)})
+    parts = siblings.generator.stream(GenerateRequest(prompt="x"), outgoing())
+    assert [part async for part in parts] == [*words, Generator.whole()]
 
 
 async def test_closing_a_stream_ends_the_generation(generator: Generator) -> None:
