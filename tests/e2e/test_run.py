@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from services.embedded import _STOP_SECONDS
 from tests.e2e.conftest import HOME
 from tests.trainer.workers import alive, children
 
@@ -47,8 +48,10 @@ def test_it_says_what_to_try_and_ends_cleanly(tmp_path: Path) -> None:
             assert time.monotonic() - since < 2 * READY_SECONDS, "no trainer"
             time.sleep(0.1)
         others = below(process.pid)
+        since = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
         out, err = process.communicate(timeout=60)
+        took = time.monotonic() - since
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -56,4 +59,6 @@ def test_it_says_what_to_try_and_ends_cleanly(tmp_path: Path) -> None:
     assert "Traceback" not in err, err
     assert "KeyboardInterrupt" not in err, err
     assert not [pid for pid in others if alive(pid)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == WRITTEN
+    # A trainer that needs longer than that is killed, and leaves what SQLite takes up again.
+    killed = {"govor.db-shm", "govor.db-wal"} if took > _STOP_SECONDS else set()
+    assert sorted({path.name for path in tmp_path.iterdir()} - killed) == WRITTEN

@@ -85,14 +85,20 @@ def _lasting(value: dict[str, Any]) -> dict[str, Any]:
     return kept | {"audio": len(kept["audio"])} if kept.get("audio") else kept
 
 
+def answered(url: str, turn: str) -> dict[str, Any]:
+    """The first of ten turns that is not degraded: a busy machine's database may be late."""
+    for _ in range(10):
+        answer = httpx.post(f"{url}/v1/converse", timeout=120, **TURNS[turn])
+        assert answer.status_code == 200, answer.text
+        one = told(answer.json())
+        if not one["degraded"]:
+            break
+    return one
+
+
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turn_is_the_same_in_both(govor: Govor, apart: dict[str, str], turn: str) -> None:
-    answers = [
-        httpx.post(f"{url}/v1/converse", timeout=120, **TURNS[turn])
-        for url in (govor.url, apart["gateway"])
-    ]
-    assert [answer.status_code for answer in answers] == [200, 200]
-    one, five = (told(answer.json()) for answer in answers)
+    one, five = (answered(url, turn) for url in (govor.url, apart["gateway"]))
     assert one["degraded"] == []
     assert one == five
 
