@@ -68,8 +68,8 @@ dashboards-preview: dev ## the panels of the running stack, plotted into docs/da
 
 alert-test: ## a test alert, by way of the running stack, to everyone who is told
 	docker compose exec -T alertmanager amtool --alertmanager.url=http://127.0.0.1:9093 alert add \
-	  alertname=AlertTest severity=page --annotation=summary="a test, nothing is wrong" \
-	  --annotation=runbook=docs/runbooks/README.md --annotation=command="make alert-test"
+	  alertname=AlertTest severity=page --annotation='summary="a test, nothing is wrong"' \
+	  --annotation=runbook=docs/runbooks/README.md --annotation='command="make alert-test"'
 
 up: ## the stack of containers, on http://127.0.0.1:8080
 	docker compose up --detach --wait

@@ -17,6 +17,12 @@ import yaml
 
 BASE = Path(__file__).parent / "alertmanager" / "alertmanager.yml"
 SECTIONS = ("global", "people", "watchdog")
+_WHERE = (
+    *("discord", "email", "jira", "msteams", "msteamsv2", "opsgenie", "pagerduty", "pushover"),
+    *("rocketchat", "slack", "sns", "telegram", "victorops", "webex", "webhook", "wechat"),
+)
+KINDS = tuple(f"{where}_configs" for where in _WHERE)
+"""Of Alertmanager 0.28, which `compose.yaml` names: with any other it does not start."""
 
 # What a person reads; Alertmanager's own texts leave out what to do.
 TEXT = """\
@@ -34,13 +40,20 @@ class BadReceivers(Exception):
 
 
 def config(receivers: dict[str, Any] | None) -> dict[str, Any]:
-    """The whole configuration. Raises `BadReceivers` for a section that there is not."""
+    """The whole configuration. Raises `BadReceivers` for a section or a kind that there is not."""
     whole: dict[str, Any] = yaml.safe_load(BASE.read_text(encoding="utf-8"))
     given = receivers or {}
     if not isinstance(given, dict) or set(given) - set(SECTIONS):
         raise BadReceivers(f"a file of receivers has {', '.join(SECTIONS)} and nothing else")
     if wrong := [name for name in given if not isinstance(given[name] or {}, dict)]:
         raise BadReceivers(f"{wrong[0]} of a file of receivers is a list: name its kind first")
+    for name in SECTIONS[1:]:
+        kinds = given.get(name) or {}
+        if set(kinds) - set(KINDS):
+            known = ", ".join(KINDS)
+            raise BadReceivers(f"{name} of a file of receivers has a kind that is none of {known}")
+        if wrong := [kind for kind in kinds if not _are_receivers(kinds[kind])]:
+            raise BadReceivers(f"{wrong[0]} of a file of receivers is no list of receivers")
     whole["global"] = whole.get("global", {}) | (given.get("global") or {})
     for receiver in whole["receivers"]:
         receiver.update(_with_text(given.get(receiver["name"]) or {}))
@@ -67,6 +80,10 @@ def render(file: Path, to: Path) -> None:
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "w") as out:
         yaml.safe_dump(config(given), out, sort_keys=False, allow_unicode=True)
     beside.replace(to)
+
+
+def _are_receivers(found: Any) -> bool:
+    return isinstance(found or [], list) and all(isinstance(one, dict) for one in found or ())
 
 
 def _with_text(receiver: dict[str, Any]) -> dict[str, Any]:
