@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from typing import get_args
 
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from govor.database import REVISION, make_engine, read_revision
 from govor.errors import GovorError
 from govor.metrics import Exporter, TrainerMetrics
 from govor.refusals import refusal
-from govor.schemas.jobs import QUEUES, JobRequest
+from govor.schemas.jobs import QUEUES, JobRequest, State
 from trainer import commands, exporter, schedule
 from trainer.app import answers, work
 from trainer.execution import AWAY, Worker
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str]) -> int:
     """Runs a command. What was asked wrongly is one line and code 2."""
-    asked = _parser().parse_args(arguments)
+    asked = _parse(arguments)
     try:
         settings = Settings()
         logs.configure(settings)
@@ -99,6 +100,17 @@ def ping(settings: Settings, asked: argparse.Namespace) -> int:
     return 1
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What is asked. argparse leaves behind the words `key=value` that stand after an option."""
+    parser = _parser()
+    asked, left = parser.parse_known_args(arguments)
+    if left and ("settings" not in asked or any(word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        asked.settings = [*asked.settings, *left]
+    return asked
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
@@ -132,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=commands.train)
 
     one = add("jobs", help="list jobs, newest first")
-    one.add_argument("--state")
-    one.add_argument("--limit", type=int, default=20)
+    one.add_argument("--state", choices=get_args(State))
+    one.add_argument("--limit", type=_limit, default=20, help="1 to 1000 (20)")
     one.set_defaults(run=commands.listing)
 
     for name, run, text in (
@@ -159,6 +171,12 @@ def _queues(text: str) -> list[str]:
     if unknown := [queue for queue in queues if queue not in QUEUES]:
         raise argparse.ArgumentTypeError(f"there is no queue {unknown[0]!r}")
     return queues
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 1000")
+    return int(text)
 
 
 def _exporter(settings: Settings, *, jobs: bool, own: Sequence[CollectorRegistry] = ()) -> Exporter:
@@ -192,7 +210,9 @@ def _check_schema(settings: Settings) -> None:
 
 
 def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
+    # Not by sys.stdin: Python cannot end while a thread reads there, and would abort.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

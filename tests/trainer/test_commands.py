@@ -18,6 +18,7 @@ from govor.schemas.jobs import State
 from tests.trainer.recipes import OWN, RECIPE
 from tests.trainer.workers import HOME, Shop, alive, eventually
 from trainer import commands
+from trainer.__main__ import main
 from trainer.recipes import ENTRIES
 
 
@@ -118,6 +119,35 @@ def test_what_is_asked_wrongly_is_one_line(
     assert status == 2
     assert said.startswith(line)
     assert said.count("\n") == 1
+
+
+def test_the_words_of_a_training_stand_anywhere(shop: Shop) -> None:
+    status, said = say(shop, "train", "patient", "a=1", "--detach", "domain=support", "b=2")
+    assert status == 0, said
+    found = shop.job(said.split()[1])
+    assert (found.domain, found.params) == ("support", {"a": 1, "b": 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("jobs", "--limit", "-1"), "--limit: '-1'"),
+        (("jobs", "--limit", "0"), "--limit: '0'"),
+        (("jobs", "--limit", "many"), "--limit: 'many'"),
+        (("jobs", "--state", "lost"), "--state: invalid choice: 'lost'"),
+        (("jobs", "a=1"), "unrecognized arguments: a=1"),
+        (("train", "patient", "--soon", "a=1"), "unrecognized arguments: --soon a=1"),
+    ],
+)
+def test_options_that_there_are_not_are_named(
+    arguments: tuple[str, ...], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert word in said
+    assert "Traceback" not in said
 
 
 def test_schedules_are_added_listed_and_removed(shop: Shop) -> None:

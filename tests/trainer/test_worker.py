@@ -297,6 +297,16 @@ def test_an_embedded_worker_ends_with_what_started_it(shop: Shop) -> None:
     assert shop.job(identity).state == "queued"
 
 
+def test_an_embedded_worker_ends_in_order_when_it_is_told(shop: Shop) -> None:
+    theirs, ours = os.pipe()
+    with os.fdopen(theirs, "rb") as stdin, os.fdopen(ours, "wb"):
+        worker = shop.start("worker", "--beat", "--until-eof", stdin=stdin)
+        shop.until(shop.ask(), "done")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0, shop.said_by(worker)
+    assert "Fatal Python error" not in shop.said_by(worker)
+
+
 def members(group: int) -> list[int]:
     """The living processes of a group."""
     pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
