@@ -22,7 +22,8 @@ Output = TypeVar("Output")
 
 
 class Observe(Protocol):
-    """Told of each batch: its size, each item's wait and the run time, in seconds."""
+    """Told of each batch: its size, the waits until it formed and the run time, in seconds. Those
+    who gave up waited, too: there may be more waits than items, and no item at all."""
 
     def __call__(self, size: int, waits: Sequence[float], run_seconds: float) -> None: ...
 
@@ -156,9 +157,9 @@ class Batcher(Generic[Item, Output]):
                 if isinstance(error, StopIteration):  # which no future takes
                     error = RuntimeError("the model raised StopIteration")
                 answers += [(entry, None, error) for entry in batch]
-            if self._observe is not None:
-                waits = [formed - entry.since for entry in batch]
-                self._observe(len(batch), waits, time.monotonic() - formed)
+        if self._observe is not None:
+            waits = [formed - entry.since for entry in entries]
+            self._observe(len(batch), waits, time.monotonic() - formed)
         _deliver(answers)
 
 

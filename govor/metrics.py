@@ -113,8 +113,9 @@ class Metrics:
         queue = self.queue_duration.labels(self.service, model)
         for wait in waits:
             queue.observe(wait)
-        self.infer_duration.labels(self.service, model).observe(run_seconds)
-        self.batch_size.labels(self.service, model).observe(size)
+        if size:
+            self.infer_duration.labels(self.service, model).observe(run_seconds)
+            self.batch_size.labels(self.service, model).observe(size)
 
     def serves(self, model: str, version: int, backend: str) -> None:
         """Notes the version that answers from now on."""

@@ -67,7 +67,7 @@ class Drawing:
 
 
 def add_routes(app: FastAPI, settings: GeneratorSettings) -> None:
-    models, metrics = app.state.models, app.state.metrics
+    models = app.state.models
 
     async def generate(call: Call) -> None:
         """Draws texts from a prompt, messages, or the fields that the model version declares.
@@ -89,9 +89,6 @@ def add_routes(app: FastAPI, settings: GeneratorSettings) -> None:
             drawing = Drawing(lease.version)
             answer = _stream if request.stream else _whole
             generation = await answer(call, request, lease.model, asked, drawing)
-        queue = metrics.queue_duration.labels(metrics.service, generation.model)
-        for finish in drawing.finishes.values():
-            queue.observe(finish.queue_seconds)
         fields = dict(asked.fields or {})
         models.record(
             call,

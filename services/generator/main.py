@@ -18,6 +18,7 @@ def create_app(settings: GeneratorSettings | None = None) -> FastAPI:
     def load(version: Version, metrics: Metrics) -> backends.Backend:
         seconds = metrics.infer_duration.labels(metrics.service, version.model)
         batch = metrics.batch_size.labels(metrics.service, version.model)
+        queue = metrics.queue_duration.labels(metrics.service, version.model)
 
         def observe(texts: int, run_seconds: float) -> None:
             metrics.decode_steps.inc()
@@ -32,6 +33,7 @@ def create_app(settings: GeneratorSettings | None = None) -> FastAPI:
             max_queued=settings.max_queued,
             max_new_tokens=settings.max_new_tokens,
             observe=observe,
+            waited=queue.observe,
         )
 
     app = create_model_service(

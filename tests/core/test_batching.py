@@ -111,6 +111,28 @@ async def test_close_answers_what_waits_and_refuses_what_comes() -> None:
         await batcher.submit("d")
 
 
+async def test_the_waits_of_those_who_gave_up_are_observed() -> None:
+    gate, seen = Gate(), list[tuple[int, Sequence[float]]]()
+
+    def observe(size: int, waits: Sequence[float], run_seconds: float) -> None:
+        seen.append((size, waits))
+
+    batcher = Batcher[str, str](gate, name="t", max_batch=2, observe=observe)
+    running = asyncio.ensure_future(batcher.submit("x"))
+    await entered(gate)
+    late = asyncio.ensure_future(batcher.submit("late", time.monotonic() - 1))
+    gone = asyncio.ensure_future(batcher.submit("gone"))
+    kept = asyncio.ensure_future(batcher.submit("kept"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
+    gone.cancel()
+    gate.open.set()
+    await asyncio.gather(running, late, gone, kept, return_exceptions=True)
+    await asyncio.to_thread(batcher.close)
+    assert [(size, len(waits)) for size, waits in seen] == [(1, 1), (0, 2), (1, 1)]
+    assert min(min(waits) for _, waits in seen[1:]) >= 0.04
+
+
 async def test_batches_are_observed() -> None:
     seen: list[tuple[int, int]] = []
 

@@ -8,6 +8,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from govor.metrics import Exporter, Metrics
 
 
+def test_a_batch_that_all_left_is_a_wait_and_no_run() -> None:
+    nlu = Metrics("nlu")
+    nlu.observe_batch("nlu", 0, [0.2], 0.0)
+    labels = {"service": "nlu", "model": "nlu"}
+
+    def count(name: str) -> float | None:
+        return nlu.registry.get_sample_value(f"{name}_count", labels)
+
+    assert count("model_queue_duration_seconds") == 1
+    assert not count("model_batch_size")
+    assert not count("model_infer_duration_seconds")
+
+
 def test_several_registries_answer_as_one() -> None:
     nlu, tts = Metrics("nlu"), Metrics("tts")
     nlu.observe_request("nlu", "ok", 0.01)

@@ -71,6 +71,13 @@ async def until_cancelled(app: FastAPI) -> None:
     await until(lambda: registry.get_sample_value("model_requests_total", labels) == 1)
 
 
+def waits_of(app: FastAPI) -> float | None:
+    """How many waits for a slot were observed."""
+    labels, registry = {"service": "generator", "model": "generator"}, app.state.metrics.registry
+    found: float | None = registry.get_sample_value("model_queue_duration_seconds_count", labels)
+    return found
+
+
 async def test_generate_answers_a_whole_text(client: httpx.AsyncClient, version: Version) -> None:
     response = await client.post("/v1/generate", json=LEO)
     made = Generation.model_validate_json(response.content)
@@ -222,12 +229,15 @@ async def test_a_prompt_is_read_with_the_entities_of_the_pack(
 
 
 async def test_a_request_that_cannot_be_served_in_time_is_not_started(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncClient, app: FastAPI
 ) -> None:
     headers = {"x-request-timeout": "0.000001"}
     response = await client.post("/v1/generate", json=LEO, headers=headers)
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "deadline_exceeded"
+    assert waits_of(app) == 1
+    await generate(client, **LEO | {"stream": False, "n": 2, "stop": "e"})
+    assert waits_of(app) == 3
 
 
 async def test_an_empty_text_is_an_error(settings: GeneratorSettings, running: Running) -> None:

@@ -202,6 +202,29 @@ async def test_a_deadline_that_passed_in_the_queue_is_an_error(version: Version)
     decoder.close()
 
 
+async def test_the_waits_of_texts_that_are_never_drawn_are_told(
+    version: Version, draws: Draws
+) -> None:
+    draws.hold(1, after=5)
+    waits: list[float] = []
+    decoder = load(version, slots=1, waited=waits.append)
+    first = asyncio.create_task(streamed(decoder, FIELDS, seeded(1)))
+    await until(draws.waits.is_set)
+    late = asyncio.create_task(
+        decoder.generate(FIELDS, seeded(2), deadline=time.monotonic() - 0.001)
+    )
+    gone = asyncio.create_task(streamed(decoder, FIELDS, seeded(3)))
+    await until(lambda: len(decoder._engine._waiting) == 2)
+    gone.cancel()
+    await asyncio.sleep(0.05)
+    draws.go_on.set()
+    await asyncio.gather(first, late, gone, return_exceptions=True)
+    await until(lambda: len(waits) == 3)
+    assert min(waits[1:]) >= 0.04
+    assert draws.count(2) == draws.count(3) == 0
+    decoder.close()
+
+
 async def test_a_cancelled_text_frees_its_slot(version: Version, draws: Draws) -> None:
     draws.hold(1, after=5)
     decoder = load(version, slots=1)

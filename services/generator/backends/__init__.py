@@ -15,6 +15,9 @@ from services.generator.backends.sampling import Sampling
 Observe = Callable[[int, float], None]
 """Told of each step: how many texts it went on with, and its seconds."""
 
+Waited = Callable[[float], None]
+"""Told how long each text waited for its slot, in seconds; those that nobody wants any more, too."""
+
 
 @dataclass(frozen=True)
 class Finish:
@@ -76,6 +79,7 @@ def load(
     max_queued: int = 512,
     max_new_tokens: int = 512,
     observe: Observe = lambda texts, seconds: None,
+    waited: Waited = lambda seconds: None,
 ) -> Backend:
     """Opens a version, warm; `slots` texts are drawn at once and `max_queued` more may wait.
 
@@ -93,6 +97,7 @@ def load(
                 max_queued=max_queued,
                 max_new_tokens=max_new_tokens,
                 observe=observe,
+                waited=waited,
             )
         case other:
             raise VersionBroken(f"{version.model} {version.number}: no backend {other!r}")

@@ -15,7 +15,7 @@ from govor.config import Device
 from govor.errors import DeadlineExceeded, GovorError, Overloaded
 from govor.onnx import open_session
 from govor.repository import Version, VersionBroken
-from services.generator.backends import Observe, Piece
+from services.generator.backends import Observe, Piece, Waited
 from services.generator.backends.cleanup import clean
 from services.generator.backends.config import DecoderConfig
 from services.generator.backends.engine import Engine, Row
@@ -41,6 +41,7 @@ class Decoder:
         max_queued: int,
         max_new_tokens: int,
         observe: Observe,
+        waited: Waited,
     ) -> None:
         try:
             config = version.path("config.json").read_bytes()
@@ -57,6 +58,7 @@ class Decoder:
             slots=slots,
             max_queued=max_queued,
             observe=observe,
+            waited=waited,
         )
 
     @property

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from govor.errors import DeadlineExceeded, GovorError, InternalError, Overloaded, Unavailable
-from services.generator.backends import Finish, Observe, Piece
+from services.generator.backends import Finish, Observe, Piece, Waited
 from services.generator.backends.config import Shape
 from services.generator.backends.prompts import Prompt
 from services.generator.backends.sampling import Logits, Sampler
@@ -84,10 +84,12 @@ class Engine:
         slots: int,
         max_queued: int,
         observe: Observe,
+        waited: Waited,
     ) -> None:
         self._session = session
         self._shape = shape
         self._observe = observe
+        self._waited = waited
         self.max_queued = max_queued
         self.slots = slots
         self._cache = _pool(shape, slots)
@@ -173,6 +175,7 @@ class Engine:
         while self._joining is None and self._waiting and len(self._rows) < self.slots:
             row = self._waiting.popleft()
             row.admitted = time.monotonic()
+            self._waited(row.admitted - row.since)
             if row.cancelled:
                 continue
             if row.deadline is not None and row.deadline < row.admitted:
