@@ -6,12 +6,14 @@ deployments so far. All functions wait for disks: off the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -131,9 +133,50 @@ def history(connection: Connection, model: str) -> list[tuple[int | None, int | 
     return [(row.before["champion"], row.after["champion"]) for row in rows]
 
 
-def has_served(connection: Connection, model: str, version: int) -> bool:
-    """Whether a version has been a champion."""
-    return any(version in change for change in history(connection, model))
+def deployments(connection: Connection, model: str) -> Sequence[Row[Any]]:
+    """`at`, `before` and `after` of each deployment of a model, the oldest first: by their moments,
+    because generations begin again where models were restored from an older copy."""
+    table = deployment_event
+    asked: Any = select(table.c.at, table.c.before, table.c.after).where(table.c.model == model)
+    return connection.execute(asked.order_by(table.c.at, table.c.id)).all()
+
+
+def has_served(changes: Sequence[Row[Any]], manifest: Manifest) -> bool:
+    """Whether a version has been a champion, as `deployments` tell it. Those from before it was
+    made are of another version of its number, which is gone."""
+    return any(
+        manifest.version in (row.before["champion"], row.after["champion"])
+        for row in changes
+        if _there(manifest, row.at)
+    )
+
+
+def taken_back(
+    repository: Repository, model: str, changes: Sequence[Row[Any]]
+) -> set[tuple[str, str]]:
+    """The files, by name and digest, that served until somebody went back to an earlier version,
+    and have not served since."""
+    served: dict[int, set[tuple[str, str]]] = {}
+    found: set[tuple[str, str]] = set()
+    known = {}
+    for number in repository.versions(model):
+        with contextlib.suppress(VersionBroken):
+            known[number] = repository.manifest(model, number)
+    for row in changes:
+        before, after = row.before["champion"] or 0, row.after["champion"] or 0
+        for number in (before, after):
+            if number in known and _there(known[number], row.at):
+                served[number] = set(known[number].files.items())
+        if after < before and after in served:
+            for number in served:
+                found |= served[number] if number > after else set()
+        found -= served.get(after, set())
+    return found
+
+
+def _there(manifest: Manifest, at: datetime) -> bool:
+    made = datetime.fromisoformat(manifest.created_at)
+    return at >= (made if made.tzinfo else made.replace(tzinfo=UTC))
 
 
 def _champions_before(

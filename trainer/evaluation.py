@@ -23,6 +23,10 @@ from services.nlu.backends.heads import Head
 from trainer.datasets import CORRECTION, Labelled
 from trainer.heads import Floats, Reader, Trained, calibration_error
 
+HELD_OUT = "held_out_"
+"""Begins the names of recorded figures that come from the pack's own rows: they are lower than
+those of a frozen set, and no objective is theirs."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -118,10 +122,11 @@ def _answers(head: Head, scores: Floats, rows: Sequence[Labelled]) -> Answers:
 
 
 def records(
-    answers: Answers, languages: Sequence[str], facts: Mapping[str, Any]
+    answers: Answers, languages: Sequence[str], facts: Mapping[str, Any], prefix: str = ""
 ) -> list[dict[str, Any]]:
     """The rows of the table `evaluation`: one a language, and one for all (NULL). `facts` are the
-    columns that they share; the same facts give the same ids, so that a repeat adds nothing."""
+    columns that they share; the same facts give the same ids, so that a repeat adds nothing.
+    `prefix` begins the names of the figures."""
     name = " ".join(str(facts[key]) for key in ("job_id", "model", "version", "dataset_digest"))
     return [
         {
@@ -129,7 +134,9 @@ def records(
             "id": uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {language}").hex,
             "at": datetime.now(UTC),
             "language": language,
-            "metrics": answers.metrics(language),
+            "metrics": {
+                f"{prefix}{key}": value for key, value in answers.metrics(language).items()
+            },
         }
         for language in (*languages, None)
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +25,7 @@ from govor.text import words
 from services.nlu.backends.features import Encoded, Features
 from services.nlu.backends.heads import Head
 from services.nlu.backends.trunk import Read, Trunk
-from trainer.datasets import Labelled, pack_rows
+from trainer.datasets import Labelled, pack_rows, spelt
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -250,11 +250,14 @@ def learn(
     rows: Sequence[Labelled],
     params: Params,
     told: Fold = lambda fold, loss: None,
+    asked: Collection[tuple[str, ...]] = (),
 ) -> Trained:
-    """Writes `<folder>/heads/<pack>.*`, learnt from the rows, beside the trunk in `folder`."""
+    """Writes `<folder>/heads/<pack>.*`, learnt from the rows, beside the trunk in `folder`. What is
+    `asked` by a frozen set (`datasets.spelt`) is not learnt from the background either."""
     started = time.process_time()
     others = background(folder, pack.languages)
     others += single_words(others, rows)
+    others = [text for text in others if spelt(text) not in asked]
     trained = train(rows, others, Reader(folder), pack.languages, params, told)
     trained.head.entities = spec_of(pack)
     trained.metrics["seconds"] = time.process_time() - started

@@ -1,19 +1,22 @@
 """What a retrain of the `nlu` model leaves: a version, the champion, rows that explain both.
 
-Each step may be repeated: a job that died and starts again finds what it has done.
+Each step may be repeated: a job that died and starts again finds what it has done. A database that
+is away is waited for: until the job is cancelled, or its time is up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -21,15 +24,27 @@ from govor import registry
 from govor.config import Settings
 from govor.database import REVISION, insert_new, read_revision, record_deployment, transaction
 from govor.domains import Pack
-from govor.repository import Dataset, Repository, Version, VersionBroken, deploy, record_last
+from govor.repository import (
+    MANIFEST,
+    Dataset,
+    Repository,
+    Version,
+    VersionBroken,
+    deploy,
+    record_last,
+)
 from govor.tables import dataset_version, evaluation, gate_decision, model_version
 from trainer.context import Context, Task
 from trainer.datasets import DatasetVersion
-from trainer.evaluation import Answers, records
+from trainer.evaluation import HELD_OUT, Answers, records
+from trainer.execution import AWAY
 from trainer.gates import Check
 from trainer.heads import Params, dataset_of
 
+T = TypeVar("T")
 MODEL = "nlu"
+WAIT_SECONDS = 1.0
+LEFT_SECONDS = 86_400.0  # no worker takes so long to publish
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,8 @@ class Work:
     pack: Pack
     dataset: DatasetVersion
     frozen: DatasetVersion | None
+    asked: Collection[tuple[str, ...]]
+    """What the frozen set asks, as `datasets.spelt`: it is not learnt."""
 
     @property
     def judged_on(self) -> DatasetVersion:
@@ -84,7 +101,17 @@ def publish(work: Work, candidate: Candidate) -> Version:
             manifest = work.repository.manifest(MODEL, number)
             if (manifest.job, manifest.parent) == (work.task.id, candidate.parent.number):
                 return work.repository.open(MODEL, number)
+    _sweep(work.repository.writable / MODEL)
     return work.repository.publish(MODEL, candidate.folder, **_manifest(work, candidate))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what workers that died left half-written: nobody reads it, nobody goes on with it."""
+    for entry in folder.glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - entry.stat().st_mtime > LEFT_SECONDS
+            if old and entry.name.isdecimal() and not (entry / MANIFEST).exists():
+                shutil.rmtree(entry)
 
 
 def _manifest(work: Work, candidate: Candidate) -> dict[str, Any]:
@@ -133,18 +160,17 @@ def _code_revision(home: Path) -> str | None:
     return found.stdout.strip()
 
 
-def make_champion(work: Work, version: Version, generation: int) -> bool:
-    """Makes it the champion, unless it was already; whether it serves now.
+def make_champion(work: Work, version: Version, generation: int, context: Context) -> str | None:
+    """Makes it the champion, unless it was already; why it is held back, None when it serves now.
 
     Raises `Conflict` (`deployment_changed`) when the champion changed after `generation`.
     """
     record = partial(record_deployment, work.settings.database)
     record_last(work.repository, MODEL, record)  # an earlier start may have died before it
     if work.repository.deployment(MODEL).champion == version.number:
-        return True
-    with database(work.settings) as connection:
-        if connection is not None and registry.has_served(connection, MODEL, version.number):
-            return False  # deployed by an earlier start of this job, and rolled back since
+        return None
+    if (why := _held_back(work, version, context)) is not None:
+        return why
     deploy(
         work.repository,
         MODEL,
@@ -154,7 +180,29 @@ def make_champion(work: Work, version: Version, generation: int) -> bool:
         actor=work.task.requested_by,
         reason=f"job {work.task.id}: gate passed",
     )
-    return True
+    return None
+
+
+def _held_back(work: Work, version: Version, context: Context) -> str | None:
+    """Why a version is not deployed whatever its gate says: somebody did not want what is new in
+    it, and a job does not know better."""
+    changes = in_database(
+        work.settings, context, lambda connection: registry.deployments(connection, MODEL)
+    )
+    name, manifest = f"{MODEL} version {version.number}", version.manifest
+    if not changes:
+        return None
+    if registry.has_served(changes, manifest):
+        return f"{name} has served, and somebody went back since: it is not deployed again"
+    assert manifest.parent is not None
+    before = work.repository.manifest(MODEL, manifest.parent).files
+    new = manifest.files.items() - before.items()
+    if new and new <= registry.taken_back(work.repository, MODEL, changes):
+        return (
+            f"{name} is what somebody rolled back, byte for byte: it is not deployed until its "
+            "rows or its pack change; to have it all the same, promote it"
+        )
+    return None
 
 
 def record(work: Work, candidate: Candidate, version: Version, context: Context) -> None:
@@ -182,10 +230,8 @@ def record(work: Work, candidate: Candidate, version: Version, context: Context)
         "passed": candidate.passed,
         "checks": [asdict(check) for check in candidate.checks],
     }
-    with database(work.settings) as connection:
-        if connection is None:
-            context.log("no database yet: nothing recorded")
-            return
+
+    def write(connection: Connection) -> bool:
         if work.frozen:
             insert_new(connection, dataset_version, [work.frozen.record()])
         insert_new(connection, model_version, [version_row])
@@ -202,15 +248,26 @@ def record(work: Work, candidate: Candidate, version: Version, context: Context)
                     "dataset_digest": work.judged_on.digest,
                     "job_id": job,
                 }
-                insert_new(connection, evaluation, records(answers, work.pack.languages, facts))
+                prefix = "" if work.frozen else HELD_OUT
+                measured = records(answers, work.pack.languages, facts, prefix)
+                insert_new(connection, evaluation, measured)
+        return True
+
+    if not in_database(work.settings, context, write):
+        context.log("no database yet: nothing recorded")
+    else:  # it may have been away when the version was deployed
+        record_last(work.repository, MODEL, partial(record_deployment, work.settings.database))
 
 
-def result(work: Work, candidate: Candidate, version: Version, serves: bool) -> dict[str, Any]:
+def result(
+    work: Work, candidate: Candidate, version: Version, held_back: str | None
+) -> dict[str, Any]:
     return {
         "model": MODEL,
         "version": version.number,
         "passed": candidate.passed,
-        "deployed": serves,
+        "deployed": candidate.passed and held_back is None,
+        "held_back": held_back,
         "generation": work.repository.deployment(MODEL).generation,
         "dataset_digest": work.dataset.digest,
         "metrics": candidate.answers.metrics(),
@@ -219,8 +276,16 @@ def result(work: Work, candidate: Candidate, version: Version, serves: bool) -> 
     }
 
 
-@contextlib.contextmanager
-def database(settings: Settings) -> Iterator[Connection | None]:
-    """A transaction; None where nobody has made the tables (a command before the first start)."""
-    with transaction(settings.database) as connection:
-        yield connection if read_revision(connection) == REVISION else None
+def in_database(settings: Settings, context: Context, ask: Callable[[Connection], T]) -> T | None:
+    """`ask` in a transaction, as soon as there is a database; None where nobody has made the tables
+    (a command before the first start). What `ask` writes may be written twice."""
+    told = False
+    while True:
+        try:
+            with transaction(settings.database) as connection:
+                return ask(connection) if read_revision(connection) == REVISION else None
+        except AWAY as error:
+            if not told:
+                context.log(f"waits for the database: {str(error).splitlines()[0]}")
+            told = True
+        time.sleep(WAIT_SECONDS)

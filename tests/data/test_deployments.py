@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,4 +125,63 @@ def test_an_event_that_cannot_be_read_keeps_nobody_from_deploying(
     registry.promote(words, url, "word", 2, "boris", None)
     assert written(url) == [(2, "boris", 1, 2)]
     with transaction(url) as connection:
-        assert registry.has_served(connection, "word", 1), "the row after it says so"
+        changes = registry.deployments(connection, "word")
+    assert registry.has_served(changes, words.manifest("word", 1)), "the row after it says so"
+
+
+@pytest.fixture
+def heads(words: Repository, tmp_path: Path) -> Repository:
+    """`word` with versions 3 to 6, whose one file says a, b, c and b again."""
+    file = tmp_path / "word" / "head.txt"
+    for says in "abcb":
+        file.write_text(says)
+        words.publish("word", tmp_path / "word", **FACTS)
+    return words
+
+
+def taken_back(words: Repository, url: str, *champions: int) -> set[int]:
+    """Which versions' files nobody wants after these were promoted, one after the other."""
+    for number in champions:
+        registry.promote(words, url, "word", number, "boris", None)
+    with transaction(url) as connection:
+        changes = registry.deployments(connection, "word")
+    found = registry.taken_back(words, "word", changes)
+    files = {number: words.manifest("word", number).files for number in words.versions("word")}
+    return {number for number, its in files.items() if its and its.items() <= found}
+
+
+def test_what_was_rolled_back_is_taken_back_until_it_serves_again(
+    heads: Repository, url: str
+) -> None:
+    assert taken_back(heads, url, 3, 4) == set()
+    registry.rollback(heads, url, "word", "boris", None)
+    assert taken_back(heads, url) == {4, 6}, "6 is byte for byte 4"
+    assert taken_back(heads, url, 5) == {4, 6}, "5 says nothing of it"
+    assert taken_back(heads, url, 6) == set(), "somebody wants it after all"
+
+
+def test_whoever_goes_further_back_takes_back_all_between(heads: Repository, url: str) -> None:
+    assert taken_back(heads, url, 3, 4, 5, 3) == {4, 5, 6}
+    assert taken_back(heads, url, 4) == {5}
+
+
+def test_what_both_versions_hold_is_not_taken_back(heads: Repository, url: str) -> None:
+    assert taken_back(heads, url, 4, 6, 4) == set()
+
+
+def test_deployments_of_versions_that_are_gone_are_no_ones(
+    heads: Repository, url: str, tmp_path: Path
+) -> None:
+    """The models were wiped and the database kept: numbers begin again, moments do not."""
+    assert taken_back(heads, url, 3, 4, 3) == {4, 6}
+    shutil.rmtree(heads.writable)
+    for says in "ddddd":
+        (tmp_path / "word" / "head.txt").write_text(says)
+        heads.publish("word", tmp_path / "word", **FACTS)
+    manifest = heads.manifest("word", 4)
+    with transaction(url) as connection:
+        assert not registry.has_served(registry.deployments(connection, "word"), manifest)
+    assert taken_back(heads, url) == set()
+    assert taken_back(heads, url, 4) == set()
+    with transaction(url) as connection:
+        assert registry.has_served(registry.deployments(connection, "word"), manifest)

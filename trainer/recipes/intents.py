@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from govor.config import Settings
 from govor.database import insert_new
 from govor.domains import Pack, load_evaluation, load_pack
 from govor.errors import Conflict, NotFound
-from govor.repository import Repository, Version
+from govor.repository import Repository, Version, write_atomically
 from govor.tables import dataset_version
 from services.nlu.backends.heads import Head
 from trainer import datasets, gates, heads, outcome
 from trainer.context import Context, Task
-from trainer.datasets import DatasetVersion, Labelled
+from trainer.datasets import DatasetVersion
 from trainer.evaluation import Answers, answer, frozen, held_out
 from trainer.gates import Check
 from trainer.heads import Params, Reader, Trained
@@ -39,9 +39,10 @@ from trainer.outcome import MODEL, Candidate, Work
 def retrain(task: Task, context: Context, settings: Settings | None = None) -> dict[str, Any]:
     """The recipe's entry: trains, and serves the new head if it passes its gate.
 
-    The result has `model`, `version`, `passed`, `deployed`, `generation`, `dataset_digest`,
-    `metrics`, `champion_metrics` and `checks`. May be repeated after a death at any moment: the
-    same job takes the same rows and publishes one version on a champion.
+    The result has `model`, `version`, `passed`, `deployed`, `held_back` (why a version that passed
+    does not serve), `generation`, `dataset_digest`, `metrics`, `champion_metrics` and `checks`. May
+    be repeated after a death at any moment: the same job takes the same rows and publishes one
+    version on a champion.
     """
     work = _prepare(task, context, settings or Settings())
     while True:
@@ -53,16 +54,20 @@ def retrain(task: Task, context: Context, settings: Settings | None = None) -> d
             version = outcome.publish(work, candidate)
         verdict = "passed its gate" if candidate.passed else "rejected"
         context.log(f"{MODEL} version {version.number}: {verdict}")
+        held_back = None
         try:
-            serves = candidate.passed and outcome.make_champion(work, version, generation)
+            if candidate.passed:
+                held_back = outcome.make_champion(work, version, generation, context)
         except Conflict as conflict:
             if conflict.code != "deployment_changed":
                 raise
             context.log("the champion changed meanwhile: once more, on the new one")
             continue
+        if held_back:
+            context.log(held_back)
         outcome.record(work, candidate, version, context)
         context.progress("done", done=1.0)
-        return outcome.result(work, candidate, version, serves)
+        return outcome.result(work, candidate, version, held_back)
 
 
 def _prepare(task: Task, context: Context, settings: Settings) -> Work:
@@ -75,15 +80,16 @@ def _prepare(task: Task, context: Context, settings: Settings) -> Work:
     pack = load_pack(folder)
     context.progress("data", done=0.0)
     judges = frozen(load_evaluation(folder, pack))
+    asked = {datasets.spelt(row.text) for row in judges}
     pinned = context.folder / "dataset"
-    digest = pinned.read_text() if pinned.is_file() else task.dataset
+    digest = (pinned.read_text() if pinned.is_file() else "") or task.dataset
     name, lake = f"intents-{pack.name}", settings.lake_folder
     if digest:
         dataset = datasets.read(lake, name, digest)
-        _check_fits(dataset, pack, judges)
+        _check_fits(dataset, pack, asked)
     else:
-        dataset = _collect(settings, pack, params, name, judges, context)
-    pinned.write_text(dataset.digest)
+        dataset = _collect(settings, pack, params, name, asked, context)
+    write_atomically(pinned, dataset.digest.encode())
     context.log(f"dataset {name} {dataset.digest[:12]}: {len(dataset.rows)} rows")
     return Work(
         task=task,
@@ -93,14 +99,14 @@ def _prepare(task: Task, context: Context, settings: Settings) -> Work:
         pack=pack,
         dataset=dataset,
         frozen=datasets.write(lake, f"evaluation-{pack.name}", judges, []) if judges else None,
+        asked=asked,
     )
 
 
-def _check_fits(dataset: DatasetVersion, pack: Pack, judges: Sequence[Labelled]) -> None:
+def _check_fits(dataset: DatasetVersion, pack: Pack, asked: Collection[tuple[str, ...]]) -> None:
     """An earlier dataset was made for the pack and the frozen set of its day."""
     if strange := {row.intent for row in dataset.rows} - {None, *pack.intents}:
         raise ValueError(f"{pack.name} has no intents {sorted(map(str, strange))} any more")
-    asked = {datasets.spelt(row.text) for row in judges}
     if count := datasets.without(dataset.rows, asked)[1]:
         raise ValueError(f"the frozen set of {pack.name} asks {count} rows of this dataset by now")
 
@@ -110,15 +116,15 @@ def _collect(
     pack: Pack,
     params: Params,
     name: str,
-    judges: Sequence[Labelled],
+    asked: Collection[tuple[str, ...]],
     context: Context,
 ) -> DatasetVersion:
     """The pack's rows and what people corrected, without what the frozen set asks."""
     own = datasets.pack_rows(pack, params.samples, params.seed)
-    asked = {datasets.spelt(row.text) for row in judges}
-    with outcome.database(settings) as connection:
-        found = datasets.corrected(connection, pack.name) if connection else []
-    said = datasets.corrections(found, pack, own)
+    found = outcome.in_database(
+        settings, context, lambda connection: datasets.corrected(connection, pack.name)
+    )
+    said = datasets.corrections(found or [], pack, own)
     rows, in_frozen = datasets.without([*own, *said.rows], asked)
     left_out = said.left_out | ({"in the frozen set": in_frozen} if in_frozen else {})
     sources = [
@@ -127,9 +133,11 @@ def _collect(
         {"name": "left out", "rows": sum(left_out.values()), "reasons": left_out},
     ]
     dataset = datasets.write(settings.lake_folder, name, rows, sources)
-    with outcome.database(settings) as connection:
-        if connection:
-            insert_new(connection, dataset_version, [dataset.record()])
+    outcome.in_database(
+        settings,
+        context,
+        lambda connection: insert_new(connection, dataset_version, [dataset.record()]),
+    )
     context.log(f"{len(own)} rows of the pack, {len(said.rows)} corrections, left out: {left_out}")
     return dataset
 
@@ -149,7 +157,7 @@ def _build(work: Work, folder: Path, context: Context) -> Candidate:
         context.log(f"fold {fold} of {folds}: held-out loss {loss:.4f}")
 
     context.progress("train", done=0.1, epoch=0, epochs=work.params.folds)
-    trained = heads.learn(folder, work.pack, work.dataset.rows, work.params, told)
+    trained = heads.learn(folder, work.pack, work.dataset.rows, work.params, told, work.asked)
     context.progress("evaluate", done=0.8)
     answers, champion, checks = _judge(work, folder, parent, trained)
     for check in checks:
@@ -203,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = retrain(task, Terminal(Path(folder)), settings)
     verdict = "serves" if result["deployed"] else "was rejected by its gate"
+    if result["held_back"]:
+        verdict = "passed its gate and is held back"
     print(f"nlu version {result['version']} {verdict}; {options.domain}:")
     for key, value in result["metrics"].items():
         print(f"  {key:<22} {value:.4f}")
