@@ -19,6 +19,7 @@ CHECKS: tuple[Check, ...] = (
     installation.versions,
     installation.clock,
     installation.devices,
+    installation.trainings,
     installation.disk,
     installation.keys,
     installation.packs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,12 @@ class Finding:
 
 
 Check = Callable[[Settings], Iterator[Finding]]
+
+
+def trains() -> bool:
+    """Whether this is a container of the trainer's image: it serves nothing, and its one network
+    is not nginx's."""
+    return os.environ.get("GOVOR_SERVICE") == "trainer"
 
 
 def get(

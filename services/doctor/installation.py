@@ -6,6 +6,8 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,11 +27,17 @@ from govor.domains import PackError, load_pack
 from govor.errors import GovorError
 from govor.keys import is_loopback, read_keys
 from govor.repository import Repository, VersionBroken
-from services.doctor.finding import Finding, State, get
+from services.doctor.finding import Finding, State, get, trains
 
 _NOT_WELL = ("not reached", "not ready", "away")
 LITTLE_BYTES, NOTHING_BYTES = 2 << 30, 200 << 20
 SKEW_SECONDS = 2.0
+TORCH_SECONDS = 60.0
+_TORCH_SEES = """\
+import torch
+seen = torch.version.cuda is not None and torch.cuda.is_available()
+print(torch.cuda.get_device_name() if seen else "")
+"""
 _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -72,6 +80,38 @@ def devices(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "devices", f"{name} is installed and cannot be used here")
     if settings.device == "gpu" and "CUDA" not in usable:
         yield Finding("warn", "devices", "GOVOR_DEVICE is gpu, and models run on the CPU")
+
+
+def trainings(settings: Settings) -> Iterator[Finding]:
+    """Whether torch, where it is installed, sees the GPU that a training may ask for.
+
+    To import it takes seconds, and the GPU's memory for as long as a process lives: a child does.
+    """
+    torch = _version("torch")
+    if torch is None:
+        return
+    if torch.endswith("+cpu"):
+        said = f"trainings here run on the CPU: torch {torch} is a build for it"
+    else:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _TORCH_SEES],
+                capture_output=True,
+                text=True,
+                timeout=TORCH_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            yield Finding("warn", "devices", f"torch {torch} did not start in {TORCH_SECONDS:g} s")
+            return
+        if done.returncode != 0:
+            why = (done.stderr.splitlines() or [f"code {done.returncode}"])[-1]
+            yield Finding("warn", "devices", f"torch {torch} does not start: {why}")
+            return
+        if name := done.stdout.strip():
+            yield Finding("ok", "devices", f"trainings can run on {name} (torch {torch})")
+            return
+        said = f"trainings here run on the CPU: torch {torch} sees no GPU"
+    yield Finding("warn" if settings.device == "gpu" else "ok", "devices", said)
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
@@ -200,6 +240,9 @@ def services(settings: Settings) -> Iterator[Finding]:
     """What the service here says of all its parts, and whether what serves is what is deployed.
 
     The gateway, alone or in the embedded mode, speaks of the four others."""
+    if trains():
+        yield Finding("ok", "services", "none in this container, which is for trainings")
+        return
     url = _url(settings, settings.port)
     try:
         parts = get(f"{url}/readyz").json()["parts"]

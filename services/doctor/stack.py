@@ -20,7 +20,7 @@ from govor.config import Settings
 from govor.errors import GovorError
 from govor.repository import Repository, VersionBroken
 from govor.routes import ROUTES, SERVICES
-from services.doctor.finding import Finding, get
+from services.doctor.finding import Finding, get, trains
 
 PROMETHEUS = "http://prometheus:9090"
 DOOR = "nginx:8080"
@@ -54,7 +54,7 @@ def containers(settings: Settings) -> Iterator[Finding]:
     if not (Path("/.dockerenv").exists() and _address("gateway")):
         return
     if find_spec("onnxruntime") is None:
-        where = f"models run in {', '.join(ROUTES.values())}"
+        where = f"models run in {', '.join(ROUTES.values())}, trainings in worker"
         said = f"{where}: docker compose exec nlu python -m services doctor"
         yield Finding("ok", "devices", said)
     yield from look(settings)
@@ -62,14 +62,13 @@ def containers(settings: Settings) -> Iterator[Finding]:
 
 def look(settings: Settings) -> Iterator[Finding]:
     """All of it by Prometheus's word, or what can be reached without that."""
-    direct: tuple[str, ...] = ("nginx",)
     try:
         yield from _settled(settings)
+        yield _nginx() if trains() else _reached("nginx")
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         lost = "one replica of each service was asked, and nobody for nginx-exporter"
         yield Finding("fail", "prometheus", f"does not answer ({type(error).__name__}): {lost}")
-        direct = tuple(CONTAINERS)
-    yield from map(_reached, direct)
+        yield from map(_reached, CONTAINERS)
     yield _grafana()
 
 
@@ -148,6 +147,13 @@ def _champion(settings: Settings, model: str) -> int | None:
         repository = Repository(settings.repository_folder, settings.bundled_folder)
         return repository.deployment(model).champion
     return None
+
+
+def _nginx() -> Finding:
+    """By the word of its exporter, which shares a network with it."""
+    if any(value == 1 for _, value in _ask("nginx_up")):
+        return Finding("ok", "nginx", "answers nginx-exporter; no network of it is here")
+    return Finding("fail", "nginx", "does not answer nginx-exporter")
 
 
 def _reached(name: str) -> Finding:

@@ -15,7 +15,7 @@ import pytest
 from govor.config import Settings
 from govor.database import migrate, transaction
 from govor.repository import Repository, deploy
-from services.doctor import Finding, examine
+from services.doctor import Finding, examine, installation
 from tests.e2e.conftest import HOME, Govor, free_port
 
 LINE = re.compile(r"(ok|warn|fail) +(\S+) +(\S.*)")
@@ -104,6 +104,70 @@ def test_a_gpu_that_was_asked_for_and_is_not_used_is_told(tmp_path: Path) -> Non
     if any("CUDA" in finding.said for finding in found if finding.state == "ok"):
         pytest.skip("no GPU is what this is about")
     assert Finding("warn", "devices", "GOVOR_DEVICE is gpu, and models run on the CPU") in found
+
+
+TORCH = """
+class version:
+    cuda = "13.0"
+class cuda:
+    is_available = staticmethod(lambda: {seen})
+    get_device_name = staticmethod(lambda: "A GPU")
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "expected"),
+    [
+        (
+            "2.13.0+cpu",
+            "raise AssertionError",  # nobody waits for it
+            Finding(
+                "ok", "devices", "trainings here run on the CPU: torch 2.13.0+cpu is a build for it"
+            ),
+        ),
+        (
+            "2.13.0",
+            TORCH.format(seen=False),
+            Finding("ok", "devices", "trainings here run on the CPU: torch 2.13.0 sees no GPU"),
+        ),
+        (
+            "2.13.0",
+            TORCH.format(seen=True),
+            Finding("ok", "devices", "trainings can run on A GPU (torch 2.13.0)"),
+        ),
+        (
+            "2.13.0",
+            "raise ImportError('libcudart.so.13 is not there')",
+            Finding(
+                "warn",
+                "devices",
+                "torch 2.13.0 does not start: ImportError: libcudart.so.13 is not there",
+            ),
+        ),
+    ],
+)
+def test_the_device_of_trainings_is_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, text: str, expected: Finding
+) -> None:
+    (tmp_path / "torch.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(installation, "_version", {"torch": version}.get)
+    settings = Settings(var=tmp_path)
+    assert list(installation.trainings(settings)) == [expected]
+    asked = settings.model_copy(update={"device": "gpu"})
+    [found] = installation.trainings(asked)
+    assert found.state == ("ok" if "can run" in found.said else "warn")
+    monkeypatch.setattr(installation, "_version", {}.get)
+    assert list(installation.trainings(settings)) == []
+
+
+def test_the_trainers_container_serves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOVOR_SERVICE", "trainer")
+    settings = Settings(var=tmp_path, port=free_port(), metrics_port=free_port())
+    [found] = _what("services", settings)
+    assert found.state == "ok"
 
 
 def test_a_broken_model_and_a_full_disk_are_told(

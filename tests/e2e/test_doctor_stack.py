@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prometheus_client import Gauge
 
 from govor.config import Settings
 from govor.metrics import Exporter, Metrics
@@ -60,6 +61,7 @@ class House:
 
     settings: Settings
     nlu: list[Replica]
+    nginx: Gauge
     client: httpx.Client
 
     def seen(self, expr: str) -> None:
@@ -88,10 +90,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 @pytest.fixture(scope="module")
 def running(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[list[Replica], httpx.Client]]:
-    """The replicas, and a client of the Prometheus that scrapes them."""
+) -> Iterator[tuple[list[Replica], Gauge, httpx.Client]]:
+    """The replicas, what nginx-exporter tells, and a client of the Prometheus that scrapes them."""
     folder = tmp_path_factory.mktemp("prometheus")
     replicas = [Replica(job) for job in (*stack.SCRAPED, "nlu", "nlu")]
+    [exporter] = [one for one in replicas if one.service == "nginx-exporter"]
+    nginx = Gauge("nginx_up", "As its exporter calls it.", registry=exporter.metrics.registry)
     jobs = [
         {"job_name": job, "static_configs": [{"targets": targets}]}
         for job in stack.SCRAPED
@@ -101,24 +105,24 @@ def running(
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": scrape, "scrape_configs": jobs}))
     with prometheus(config, folder) as client:
-        yield replicas, client
+        yield replicas, nginx, client
     for one in replicas:
         one.exporter.close()
 
 
 @pytest.fixture
 def house(
-    running: tuple[list[Replica], httpx.Client],
+    running: tuple[list[Replica], Gauge, httpx.Client],
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> House:
     """All is well, and Prometheus has seen it."""
-    replicas, client = running
+    replicas, nginx, client = running
     nlu = [one for one in replicas if one.service == "nlu"]
     for one in nlu:
         one.recover()
     monkeypatch.setattr(stack, "PROMETHEUS", str(client.base_url).rstrip("/"))
-    house = House(settings, nlu, client)
+    house = House(settings, nlu, nginx, client)
     house.seen(f"sum(up) == {len(replicas)}")
     house.seen('count(model_info{job="nlu", version="1"}) == 3')
     return house
@@ -175,6 +179,22 @@ def test_a_part_that_prometheus_does_not_find_is_told(
     monkeypatch.setattr(stack, "SCRAPED", (*stack.SCRAPED, "another"))
     told = "Prometheus finds none: docker compose ps --all another"
     house.tells("another", Finding("fail", "another", told))
+
+
+def test_in_the_trainers_container_nginx_is_what_its_exporter_says(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That container shares no network with nginx, and no name of it is known there."""
+    monkeypatch.setenv("GOVOR_SERVICE", "trainer")
+    house.nginx.set(1)
+    said = "answers nginx-exporter; no network of it is here"
+    house.tells("nginx", Finding("ok", "nginx", said))
+    house.nginx.set(0)
+    house.tells("nginx", Finding("fail", "nginx", "does not answer nginx-exporter"))
+    monkeypatch.setenv("GOVOR_SERVICE", "gateway")
+    house.nginx.set(1)
+    house.seen("nginx_up == 1")
+    house.tells("nginx", Finding("fail", "nginx", "does not run, or not on this network"))
 
 
 def test_without_prometheus_names_are_asked(
