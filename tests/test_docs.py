@@ -38,3 +38,13 @@ def test_the_document_describes_every_route_of_the_public_door() -> None:
             assert "application/json" not in bodies or "example" in bodies["application/json"]
     referred = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
     assert referred == set(made["components"]["schemas"])
+
+
+def test_no_page_scales_by_making_every_replica_anew() -> None:
+    """Of a service with an `env_file` Compose's `scale` thinks other than `up`, which made it."""
+    pages = [HOME / "README.md", HOME / "CONTRIBUTING.md", *HOME.glob("docs/**/*.md")]
+    for page in pages:
+        for command in re.findall(r"docker compose[^`\n]*", page.read_text(encoding="utf-8")):
+            assert " scale " not in command, (page, command)
+            if "--no-deps" in command and "--scale" in command:
+                assert "--no-recreate" in command, (page, command)
