@@ -23,6 +23,8 @@ from prometheus_fastapi_instrumentator.metrics import Info
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _JOB_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_OUTCOMES = ("ok", "invalid", "shed", "deadline", "cancelled", "error")
+_STATUSES = ("2xx", "4xx", "5xx")
 
 
 class Metrics:
@@ -86,6 +88,22 @@ class Metrics:
             "records_dropped_total", "Rows that found neither database nor room on disk."
         )
 
+    # Prometheus sees no increase in the first value of a series: what an alert counts begins at 0.
+
+    def begin_model(self, model: str) -> None:
+        for outcome in _OUTCOMES:
+            self.requests.labels(self.service, model, outcome)
+
+    def begin_route(self, method: str, route: str) -> None:
+        for status in _STATUSES:
+            self.route_duration.labels(self.service, method, route, status)
+
+    def begin_turns(self, domain: str, parts: Iterable[str]) -> None:
+        """`parts` are what a turn may have to go on without."""
+        self.turns.labels(domain, "api")
+        for part in parts:
+            self.degraded.labels(part)
+
     def observe_request(self, model: str, outcome: str, seconds: float) -> None:
         self.requests.labels(self.service, model, outcome).inc()
         self.request_duration.labels(self.service, model).observe(seconds)
@@ -124,6 +142,7 @@ class Metrics:
 
     def watch_ready(self, model: str, ready: Callable[[], tuple[bool, str]]) -> None:
         """Asks a part at every scrape whether it can work."""
+        self.begin_model(model)
         self.ready.labels(self.service, model).set_function(lambda: float(ready()[0]))
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:

@@ -38,6 +38,7 @@ from govor.errors import (
     UnsupportedMedia,
 )
 from govor.keys import ADMIN, SPEAK, Principal, subject_of
+from govor.routes import PROMISED_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ T = TypeVar("T")
 MAX_TIMEOUT_SECONDS = 600.0
 # A reader that takes no byte for so long is gone.
 STALL_SECONDS = 30.0
+# nginx's number for a caller who left before the answer.
+LEFT = 499
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def verb(
     the rest are the fields of `Verb`."""
     added = Verb(app, path, handler, model or app.state.service, **described)
     app.state.verbs[path] = added
+    app.state.metrics.begin_route("POST", path)
+    app.state.metrics.begin_model(added.model)
     app.openapi_schema = None
     return added
 
@@ -131,9 +136,10 @@ class Call:
         self.content_type = self._body.media
         self.user: str | None = None
         self.deadline = 0.0
+        self.hurried = False  # the caller gives less time than the service promises to need
         self.model = route.model
         self.gone = False
-        self.status = 499  # nginx's number for a caller who left before the answer
+        self.status = LEFT  # as the metrics count it
         self._route = route
         self._scope = scope
         self._receive = receive
@@ -159,7 +165,9 @@ class Call:
             raise wrong
         if self._route.scope not in self.principal.scopes:
             raise Forbidden(f"the key lacks the scope {self._route.scope}")
-        self.deadline = since + self._timeout()
+        seconds, usual = self._timeout(), self.settings.default_timeout_seconds
+        self.deadline = since + seconds
+        self.hurried = seconds < min(usual, PROMISED_SECONDS.get(self.app.state.service, usual))
         if (user := self.headers.get("x-user-id")) is not None:
             self.speaker(user)
 
@@ -295,7 +303,9 @@ class Call:
     async def fail(self, error: GovorError) -> None:
         """Answers with an error: as an event in a stream of events; other streams are cut, so that
         nobody takes half an answer for a whole one."""
-        self.status = error.status  # of a stream that began as 200, too: the metrics' truth
+        # Of a stream that began as 200, too: the metrics' truth.
+        late = isinstance(error, DeadlineExceeded)
+        self.status = LEFT if late and self.hurried else error.status
         if self._started is None:
             self._started, self._finished = "application/json", True
             await refuse(error, self._receive if self._body.pending else None, self._send)

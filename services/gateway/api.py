@@ -181,6 +181,7 @@ async def _read(call: Call, settings: GatewaySettings) -> tuple[Asked, str]:
         audio=audio,
         request_id=call.request_id,
         deadline=call.deadline,
+        hurried=call.hurried,
         subject=call.principal.subject,
         user=call.user,
         traceparent=call.headers.get("traceparent"),

@@ -42,13 +42,15 @@ Emit = Callable[[str, BaseModel | Mapping[str, Any]], Awaitable[None]]
 class Asked:
     """A turn as it was asked for. Neither text nor audio: the bot speaks first.
 
-    `deadline` is a `time.monotonic()`, `subject` the keyed digest of `user`.
+    `deadline` is a `time.monotonic()`, `hurried` says that it is sooner than we promise to answer,
+    `subject` is the keyed digest of `user`.
     """
 
     request: ConverseRequest
     audio: Upload | None
     request_id: str
     deadline: float
+    hurried: bool = False
     subject: str | None = None
     user: str | None = None
     traceparent: str | None = None

@@ -63,8 +63,8 @@ class Turns:
     metrics: Metrics
 
     def __post_init__(self) -> None:
-        for part in PARTS:  # from 0, so that the first one is an increase
-            self.metrics.degraded.labels(part)
+        for domain in self.packs.names():
+            self.metrics.begin_turns(domain, PARTS)
 
     async def take(self, asked: Asked, emit: Emit | None) -> Turn:
         """The whole turn, saved; `emit` is told of it as it goes.
@@ -88,7 +88,7 @@ class Turns:
             language = _language(pack, asked, conversation.language)
             errands = self._errands(asked, conversation, language)
             turn = await _OneTurn(self, pack, conversation, errands, emit, since).take()
-        self._count(turn)
+        self._count(turn, asked)
         return turn
 
     async def again(self, first: Turn, asked: Asked, emit: Emit | None) -> Turn:
@@ -130,13 +130,13 @@ class Turns:
             conversation.consent,
         )
 
-    def _count(self, turn: Turn) -> None:
+    def _count(self, turn: Turn, asked: Asked) -> None:
         self.metrics.observe_turn(turn.timings)
         self.metrics.turns.labels(turn.domain, "api").inc()
         if turn.understanding:
             intent = turn.understanding.intent.name or "none"
             self.metrics.intents.labels(turn.domain, intent).inc()
-        for part in turn.degraded:
+        for part in [] if asked.hurried else turn.degraded:
             self.metrics.degraded.labels(part).inc()
 
 

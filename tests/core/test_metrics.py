@@ -21,6 +21,14 @@ def test_a_batch_that_all_left_is_a_wait_and_no_run() -> None:
     assert not count("model_infer_duration_seconds")
 
 
+def test_what_a_model_is_asked_begins_at_0() -> None:
+    tts = Metrics("tts")
+    tts.watch_ready("tts-en", lambda: (True, ""))
+    for outcome in ("ok", "shed", "error"):
+        labels = {"service": "tts", "model": "tts-en", "outcome": outcome}
+        assert tts.registry.get_sample_value("model_requests_total", labels) == 0
+
+
 def test_several_registries_answer_as_one() -> None:
     nlu, tts = Metrics("nlu"), Metrics("tts")
     nlu.observe_request("nlu", "ok", 0.01)

@@ -12,8 +12,12 @@ from fastapi import FastAPI
 
 from govor import door
 from govor.clients import events
+from govor.routes import PROMISED_SECONDS, SERVICES
 from govor.server import lifespans
 from govor.transport import StreamingTransport
+from monitoring.objectives import load
+from services.gateway.settings import GatewaySettings
+from tests.conftest import Running
 from tests.core.apps import Question, create_app, on_a_port, settings_in
 from tests.core.waiting import PATIENCE_SECONDS, until
 
@@ -150,6 +154,64 @@ async def test_a_slow_body_is_408(http: httpx.AsyncClient, app: FastAPI) -> None
 async def test_a_nonsense_deadline_is_refused(http: httpx.AsyncClient, seconds: str) -> None:
     answer = await http.post("/v1/say", json={"text": "a"}, headers={"x-request-timeout": seconds})
     assert (answer.status_code, error_of(answer)["param"]) == (400, "X-Request-Timeout")
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"), [(None, "5xx"), ("20", "4xx"), ("25", "5xx"), ("40", "5xx")]
+)
+async def test_who_gives_less_time_than_promised_makes_no_error_of_ours(
+    http: httpx.AsyncClient,
+    app: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str | None,
+    counts: str,
+) -> None:
+    monkeypatch.setitem(PROMISED_SECONDS, "nlu", 25.0)
+    headers = {"x-request-timeout": given} if given else {}
+    late = await http.post("/v1/fall", json={"text": "late"}, headers=headers)
+    assert (late.status_code, error_of(late)["code"]) == (504, "deadline_exceeded")
+    other = await http.post("/v1/fall", json={"text": "x"}, headers=headers)
+    assert other.status_code == 500
+    await until(lambda: counted(app, "deadline") == counted(app, "error") == 1)
+    await until(lambda: answered(app, "/v1/fall", "4xx") == (counts == "4xx"))
+    assert answered(app, "/v1/fall", "5xx") == 1 + (counts == "5xx")
+
+
+async def test_the_usual_deadline_is_not_the_callers_hurry(
+    tmp_path: Path, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROMISED_SECONDS, "nlu", 25.0)
+    app = create_app(settings_in(tmp_path, default_timeout_seconds=20))
+    async with running(app) as client:
+        late = await client.post("/v1/fall", json={"text": "late"})
+    assert late.status_code == 504
+    assert answered(app, "/v1/fall", "5xx") == 1
+
+
+def test_a_deadline_as_long_as_the_promise_is_judged() -> None:
+    objectives = load()
+    assert objectives.services.keys() == PROMISED_SECONDS.keys()
+    for name, service in objectives.services.items():
+        assert PROMISED_SECONDS[name] <= service.p95_seconds, name
+    for name in SERVICES[:-1]:  # as long as the gateway waits, too
+        field = GatewaySettings.model_fields[f"gateway_{name}_timeout_seconds"]
+        assert PROMISED_SECONDS[name] <= field.default
+
+
+def test_what_alerts_count_begins_at_0(app: FastAPI) -> None:
+    values = {
+        name: app.state.metrics.registry.get_sample_value(name, labels)
+        for name, labels in {
+            "http_request_duration_seconds_count": {
+                "service": "nlu",
+                "method": "POST",
+                "handler": "/v1/say",
+                "status": "5xx",
+            },
+            "model_requests_total": {"service": "nlu", "model": "nlu", "outcome": "shed"},
+        }.items()
+    }
+    assert set(values.values()) == {0.0}, values
 
 
 async def test_unexpected_errors_do_not_leak(

@@ -6,13 +6,19 @@ import asyncio
 import base64
 import io
 import wave
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.gateway.conftest import EVENTS, Gateway, events, say, stream, until
-from tests.gateway.siblings import FORTUNE, RATE, Script
+from govor.database import migrate
+from govor.routes import PROMISED_SECONDS
+from services.gateway.main import create_app
+from services.gateway.settings import GatewaySettings
+from tests.conftest import Running
+from tests.gateway.conftest import EVENTS, PACKS, Gateway, events, say, stream, until
+from tests.gateway.siblings import FORTUNE, RATE, Script, siblings
 
 
 async def test_a_conversation_is_greeted_asked_and_answered(gateway: Gateway) -> None:
@@ -177,6 +183,34 @@ async def test_a_deadline_holds_for_the_whole_turn(gateway: Gateway) -> None:
         )
     assert answer.status_code in (200, 504)
     assert answer.elapsed.total_seconds() < 20
+
+
+async def test_parts_that_hurry_was_too_much_for_are_not_counted(
+    tmp_path: Path, running: Running, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROMISED_SECONDS, "gateway", 25.0)
+    given = {
+        "domains": PACKS,
+        "domain": "desk",
+        "var": tmp_path,
+        "gateway_nlu_timeout_seconds": 0.1,
+    }
+    settings = GatewaySettings.model_validate(given)
+    migrate(settings.database)
+    app = create_app(settings, siblings(script, slow=["nlu"]))
+
+    def counted() -> tuple[float | None, float | None]:
+        registry = app.state.metrics.registry
+        turns = registry.get_sample_value("turns_total", {"domain": "desk", "channel": "api"})
+        return turns, registry.get_sample_value("turns_degraded_total", {"part": "nlu"})
+
+    assert counted() == (0, 0)
+    async with running(app) as client:
+        for headers, so_far in (({"x-request-timeout": "20"}, (1, 0)), ({}, (2, 1))):
+            body = {"text": "stars leo"}
+            turn = await client.post("/v1/converse", json=body, headers=headers)
+            assert turn.json()["degraded"] == ["nlu"]
+            assert counted() == so_far
 
 
 async def test_when_the_client_goes_the_siblings_stop(gateway: Gateway, script: Script) -> None:

@@ -16,7 +16,7 @@ Observe = Callable[[int, float], None]
 """Told of each step: how many texts it went on with, and its seconds."""
 
 Waited = Callable[[float], None]
-"""Told how long each text waited for its slot, in seconds; those that nobody wants any more, too."""
+"""Told how long each text waited for its slot, in seconds, and those that nobody wants any more."""
 
 
 @dataclass(frozen=True)
