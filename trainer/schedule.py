@@ -108,16 +108,25 @@ def remove(connection: Connection, name: str) -> None:
 def _fire(connection: Connection, row: Row[Any], now: datetime) -> None:
     """Enqueues a schedule's job if a moment has passed that has no run yet; earlier ones are gone.
 
-    A job of the schedule that still waits or runs is the one: they do not pile up.
+    A job of the schedule that still waits or runs is the one: they do not pile up. What a clock
+    that was ahead has written does not count before its time.
     """
-    last = connection.scalar(select(func.max(run.c.due_at)).where(run.c.schedule == row.name))
+    if row.created_at > now:
+        log.warning("schedule %s was made by a clock ahead of this one: it begins now", row.name)
+        begun = update(schedule).where(schedule.c.name == row.name).values(created_at=now)
+        connection.execute(begun)
+        return
+    runs = select(func.max(run.c.due_at)).where(run.c.schedule == row.name)
+    last = connection.scalar(runs.where(run.c.due_at <= now)) or row.created_at
     try:
-        moment = due(row.cron, max(last or row.created_at, row.created_at), now)
+        moment = due(row.cron, max(last, row.created_at), now)
         if moment is None:
             return
         mark = {"schedule": row.name, "due_at": moment, "job_id": ""}
         if not insert_one(connection, run, mark):
             return
+        if (latest := connection.scalar(runs)) is not None and latest > now:
+            log.warning("schedule %s: a clock was ahead, it ran for %s", row.name, latest)
         request = JobRequest(
             recipe=row.recipe,
             domain=row.domain,

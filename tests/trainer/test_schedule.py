@@ -147,6 +147,38 @@ def test_a_schedule_that_is_changed_begins_anew(settings: Settings, engine: Engi
     assert asked(engine) == []
 
 
+def cancel_all(engine: Engine) -> None:
+    for found in asked(engine):
+        if found.live:
+            with engine.begin() as connection:
+                jobs.cancel(connection, found.id)
+
+
+def test_a_clock_that_was_ahead_does_not_silence_a_schedule(
+    settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned(engine)
+    reasons = []
+    for days in (365, 1, 1, 2, 366):
+        tick(settings, engine, NOON + timedelta(days=days))
+        reasons += [found.reason for found in asked(engine) if found.live]
+        cancel_all(engine)
+    days = ["2027-11-20", "2026-11-21", "2026-11-22", "2027-11-21"]
+    assert reasons == [f"schedule nightly of {day} 03:00" for day in days]
+    assert caplog.text.count("schedule nightly: a clock was ahead, it ran for 2027-11-20 03") == 2
+
+
+def test_a_schedule_that_was_made_by_a_clock_ahead_begins_now(
+    settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    planned(engine, since=NOON + timedelta(days=365))
+    tick(settings, engine, NOON)
+    assert asked(engine) == []
+    tick(settings, engine, NOON + timedelta(days=1))
+    assert [found.reason for found in asked(engine)] == ["schedule nightly of 2026-11-21 03:00"]
+    assert caplog.text.count("made by a clock ahead") == 1
+
+
 def test_a_broken_schedule_does_not_stop_the_others(
     settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
