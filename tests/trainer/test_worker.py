@@ -1,5 +1,6 @@
 """A real worker on the broker of files: what ends a training, and what that leaves behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -284,6 +285,21 @@ def test_a_worker_answers_while_it_trains(shop: Shop) -> None:
     eventually(lambda: shop.start("ping", "--name", "one").wait(60) == 0)
     os.kill(shop.training(worker), signal.SIGKILL)
     assert shop.start("ping", "--name", "two").wait(60) == 1
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b'[["cpu", "", ', b"\0" * 20], ids=["empty", "half", "zeros"]
+)
+def test_a_half_written_list_of_queues_does_not_stop_a_worker(shop: Shop, written: bytes) -> None:
+    control = shop.settings.var_folder / "broker" / "control"
+    control.mkdir(parents=True)
+    tables = [control / f"{name}.exchange" for name in ("cpu", "celery.pidbox")]
+    for table in tables:
+        table.write_bytes(written)
+    worker = shop.start("worker", "--beat")
+    assert shop.until(shop.ask(ring=False), "done").starts == 1
+    assert all(json.loads(table.read_bytes()) for table in tables)
+    assert shop.said_by(worker).count("cannot be read, it begins anew") == len(tables)
 
 
 def test_an_embedded_worker_ends_with_what_started_it(shop: Shop) -> None:
