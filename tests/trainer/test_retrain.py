@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Table, insert, select
 
 from govor import registry
@@ -32,10 +36,12 @@ from govor.tables import (
     turn,
 )
 from services.nlu.backends.ngram import Ngram
+from tests.databases import Postgres, postgres
 from tests.packs.pizza import write
 from tests.trainer.contexts import Notes
 from trainer import datasets, heads, outcome
 from trainer.context import NotOurs, Task
+from trainer.exporter import Jobs
 from trainer.recipes import intents
 
 pytest.importorskip("sklearn", reason="the trainer's extra is not installed")
@@ -260,10 +266,21 @@ def test_a_pack_without_a_frozen_set_is_told_so(pizza: Settings, notes: Notes) -
     Ngram(version).close()
 
 
+def test_what_a_pack_says_of_itself_is_held_to_no_objective(pizza: Settings, notes: Notes) -> None:
+    """Figures of held-out templates are lower than a frozen set's: no alert compares them."""
+    intents.retrain(task(params=QUICK), notes, pizza)
+    registry = CollectorRegistry()
+    registry.register(Jobs(pizza))
+    quality = [metric for metric in registry.collect() if metric.name == "champion_quality"]
+    names = {sample.labels["metric"] for metric in quality for sample in metric.samples}
+    assert "held_out_accuracy" in names
+    assert all(name.startswith("held_out_") for name in names)
+
+
 def test_an_earlier_dataset_may_be_named(pizza: Settings, notes: Notes, tmp_path: Path) -> None:
     first = intents.retrain(task(params=QUICK), notes, pizza)
     correct(pizza, [("flatbread for me", "order")])
-    (tmp_path / "job" / "dataset").unlink()
+    (tmp_path / "job" / "dataset").write_text("")  # as a power cut may leave it
     digest = first["dataset_digest"]
     second = intents.retrain(task("job-2", params=QUICK, dataset=digest), notes, pizza)
     assert second["dataset_digest"] == digest
@@ -282,11 +299,39 @@ def test_a_dataset_that_the_frozen_set_asks_by_now_is_refused(
     row = datasets.Labelled("feed me", "order", "feed me", "en")
     dataset = datasets.write(pizza.lake_folder, "intents-pizza", [row], [])
     asks = {"intents": {name: ["feed me"] for name in pack.intents}, "out_of_scope": ["moon"]}
-    (pizza.domains_folder / "pizza" / "evaluation").mkdir()
-    file = pizza.domains_folder / "pizza" / "evaluation" / "en.yaml"
-    file.write_text(json.dumps(asks))
+    freeze(pizza, asks)
     with pytest.raises(ValueError, match="asks 1 rows of this dataset"):
         intents.retrain(task(dataset=dataset.digest), notes, pizza)
+
+
+def freeze(settings: Settings, asks: dict[str, Any]) -> None:
+    """Gives the pack a frozen set."""
+    folder = settings.domains_folder / settings.domain / "evaluation"
+    folder.mkdir()
+    (folder / "en.yaml").write_text(json.dumps(asks))
+
+
+def test_what_the_frozen_set_asks_is_not_learnt_from_the_background_either(
+    pizza: Settings, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundled = repository(pizza).open("nlu", 1).folder
+    sentences = heads.background(bundled, ["en"])
+    pack = load_pack(pizza.domains_folder / "pizza")
+    single = heads.single_words(sentences, datasets.pack_rows(pack, 20, 1))
+    asked = [sentences[0].upper(), sentences[7], single[0], single[9]]
+    freeze(
+        pizza, {"intents": {name: [f"um {name}"] for name in pack.intents}, "out_of_scope": asked}
+    )
+    train, learnt = heads.train, set()
+
+    def seen(rows: Any, others: Sequence[str], *more: Any) -> Any:
+        learnt.update(datasets.spelt(text) for text in others)
+        return train(rows, others, *more)
+
+    monkeypatch.setattr(heads, "train", seen)
+    intents.retrain(task(params=QUICK), notes, pizza)
+    spelt = {datasets.spelt(text) for text in (*sentences, *single)}
+    assert spelt - learnt == {datasets.spelt(text) for text in asked}
 
 
 def test_unknown_params_are_refused(pizza: Settings, notes: Notes) -> None:
@@ -376,3 +421,125 @@ def _assert_a_rollback_stays(settings: Settings, notes: Notes) -> None:
     result = intents.retrain(task(params=QUICK), notes, settings)
     assert (result["version"], result["passed"], result["deployed"]) == (2, True, False)
     assert repository(settings).deployment("nlu").champion == 1
+
+
+def retrained(settings: Settings, notes: Notes, name: str) -> dict[str, Any]:
+    """A job of its own: the rows are taken anew."""
+    (notes.folder / "dataset").unlink(missing_ok=True)
+    return intents.retrain(task(name, params=QUICK), notes, settings)
+
+
+def roll_back(settings: Settings) -> int | None:
+    given = (repository(settings), settings.database, "nlu", "boris", "it misunderstands")
+    return registry.rollback(*given).champion
+
+
+def test_a_rollback_outlasts_the_next_retrain_and_a_promotion_ends_it(
+    pizza: Settings, notes: Notes
+) -> None:
+    retrained(pizza, notes, "job-1")
+    assert roll_back(pizza) == 1
+    held = retrained(pizza, notes, "nightly")
+    assert (held["version"], held["passed"], held["deployed"]) == (3, True, False)
+    assert "rolled back" in held["held_back"]
+    assert held["held_back"] in notes.lines
+    both = repository(pizza)
+    assert both.deployment("nlu").champion == 1
+    assert [row["state"] for row in rows(pizza, model_version)] == ["published"] * 2
+    promoted = registry.promote(both, pizza.database, "nlu", 3, "boris", None)
+    assert promoted.champion == 3
+    assert retrained(pizza, notes, "the night after")["deployed"]
+
+
+def test_a_rollback_outlasts_the_retrain_of_another_pack(pizza: Settings, notes: Notes) -> None:
+    retrained(pizza, notes, "job-1")
+    assert roll_back(pizza) == 1
+    shutil.copytree(pizza.domains_folder / "pizza", pizza.domains_folder / "pasta")
+    file = pizza.domains_folder / "pasta" / "domain.yaml"
+    file.write_text(file.read_text().replace("name: pizza", "name: pasta"))
+    other = pizza.model_copy(update={"domain": "pasta"})
+    assert retrained(other, notes, "job-2")["deployed"]
+    assert not retrained(pizza, notes, "nightly")["deployed"]
+    assert repository(pizza).deployment("nlu").champion == 3
+
+
+def test_other_rows_than_those_that_were_rolled_back_are_served(
+    pizza: Settings, notes: Notes
+) -> None:
+    retrained(pizza, notes, "job-1")
+    roll_back(pizza)
+    correct(pizza, [("flatbread for me", "order")])
+    result = retrained(pizza, notes, "nightly")
+    assert (result["deployed"], result["held_back"]) == (True, None)
+
+
+def test_models_that_were_wiped_leave_nothing_that_holds_their_followers_back(
+    pizza: Settings, notes: Notes
+) -> None:
+    retrained(pizza, notes, "job-1")
+    roll_back(pizza)
+    shutil.rmtree(pizza.repository_folder)
+    result = retrained(pizza, notes, "job-2")
+    assert (result["version"], result["deployed"], result["held_back"]) == (2, True, None)
+
+
+def test_what_was_left_half_written_is_removed(pizza: Settings, notes: Notes) -> None:
+    models = pizza.repository_folder / "nlu"
+    for name in ("2", "3", "4"):
+        (models / name).mkdir(parents=True)
+        (models / name / "trunk.onnx").write_bytes(b"half of")
+    (models / "4" / "manifest.json").write_text("{}")  # whole, if not well
+    long_ago = time.time() - 2 * outcome.LEFT_SECONDS
+    for name in ("2", "4"):
+        os.utime(models / name, (long_ago, long_ago))
+    result = intents.retrain(task(params=QUICK), notes, pizza)
+    assert result["version"] == 5
+    assert not (models / "2").exists()
+    assert (models / "3").exists(), "somebody may be at it"
+    assert (models / "4").exists()
+
+
+@dataclass
+class Janitor(Notes):
+    """Starts the database as soon as somebody says that it is waited for."""
+
+    server: Postgres | None = None
+
+    def log(self, line: str) -> None:
+        super().log(line)
+        if line.startswith("waits for the database"):
+            assert self.server is not None
+            self.server.start()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (datasets, "corrected"),
+        (registry, "deployments"),
+        (outcome, "record_deployment"),
+        (outcome, "insert_new"),
+    ],
+)
+def test_a_database_that_stops_is_waited_for(
+    module: Any, name: str, pizza: Settings, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = getattr(module, name)
+
+    def stops(*given: Any, **more: Any) -> Any:
+        monkeypatch.setattr(module, name, done)
+        server.stop()
+        return done(*given, **more)
+
+    with postgres() as server:
+        settings = pizza.model_copy(update={"database_url": server.url})
+        migrate(settings.database)
+        monkeypatch.setattr(module, name, stops)
+        context = Janitor(notes.folder, server=server)
+        result = intents.retrain(task(params=QUICK), context, settings)
+        assert (result["version"], result["deployed"]) == (2, True)
+        waits = [line for line in context.lines if line.startswith("waits for the database")]
+        assert len(waits) == 1
+        for table in (dataset_version, model_version, gate_decision, deployment_event):
+            assert len(rows(settings, table)) == 1
+        assert len(rows(settings, evaluation)) == 2
