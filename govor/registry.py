@@ -39,7 +39,7 @@ def models(repository: Repository) -> list[ModelStatus]:
     for model in repository.models():
         try:
             found.append(status(repository, model))
-        except VersionBroken as error:
+        except (VersionBroken, NotFound) as error:  # NotFound: gates refused all that it has
             log.error("%s", error)
     return found
 
@@ -97,7 +97,8 @@ def rollback(
     repository: Repository, url: str, model: str, actor: str, reason: str | None
 ) -> ModelStatus:
     """Makes the champion before this one serve again, as the deployments so far tell it; a second
-    call goes one further back.
+    call goes one further back. An older version that was promoted counts as a way back, too: what
+    served in between comes again by being promoted.
 
     Raises `Conflict` (`nothing_to_roll_back_to`; `deployment_changed`), `NotFound`, `Unavailable`
     when the database is away.
@@ -114,7 +115,7 @@ def rollback(
     earlier = next((number for number in reversed(before) if number in known), None)
     if earlier is None:
         raise Conflict(
-            f"{model} has no champion before version {current.champion}",
+            f"{model} has no champion before version {current.champion}; another can be promoted",
             code="nothing_to_roll_back_to",
         )
     change, why = {"champion": earlier}, reason or "rolled back"

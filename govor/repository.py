@@ -30,6 +30,7 @@ from govor.errors import Conflict, NotFound
 MANIFEST = "manifest.json"
 DEPLOYMENT = "deployment.json"
 EVENT = "deployment_event.json"
+TAKEN = ".last"  # the highest number that was ever given
 LAST = 2**31 - 1  # version: what the database's integer holds; file systems end sooner or later
 
 # What a loader may open. Pickles run code, and so do custom-op libraries.
@@ -171,8 +172,8 @@ class Repository:
         raise NotFound(f"{model} has no version {number}", code="version_not_found")
 
     def deployment(self, model: str) -> Deployment:
-        """What serves; without a deployment file the highest bundled version, and where none is
-        bundled the highest that no gate refused.
+        """What serves; without a deployment file the highest bundled version that no version
+        published here hides, and where there is none the highest that no gate refused.
 
         Raises `NotFound` (`model_not_found`) when there is neither, `VersionBroken` for a
         deployment file that cannot be read.
@@ -183,10 +184,9 @@ class Repository:
                 return Deployment.model_validate_json(file.read_bytes())
             except ValidationError as error:
                 raise VersionBroken(f"{file.name} of {model}: {error}") from error
-        numbers = self._numbers(self.bundled / model) or {
-            number
-            for number in self._numbers(self.writable / model)
-            if not self.manifest(model, number).rejected
+        published = self._numbers(self.writable / model)
+        numbers = self._numbers(self.bundled / model) - published or {
+            number for number in published if not self.manifest(model, number).rejected
         }
         if not numbers:
             raise NotFound(f"there is no model {model}", code="model_not_found")
@@ -196,27 +196,33 @@ class Repository:
         """Copies the files of `source` in as the next version, manifest last.
 
         `manifest` gives the fields of `Manifest` that are not taken from the files. A reader sees
-        the whole version or none.
+        the whole version or none, also after a power cut.
         """
         root = self.writable / model
         root.mkdir(parents=True, exist_ok=True)
         folder = self._take(model)
         try:
             shutil.copytree(source, folder, dirs_exist_ok=True)
+            _sync(*folder.rglob("*"), folder)
             write_manifest(folder, model=model, version=int(folder.name), **manifest)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        _sync(folder, folder.parent)
         return _verified(model, int(folder.name), folder)
 
     def _take(self, model: str) -> Path:
+        """A folder of a number that no version ever had, also none that was removed since: jobs,
+        rows and metrics name versions by it."""
         root = self.writable / model
-        number = max(self.versions(model), default=0) + 1
-        while True:
-            with contextlib.suppress(FileExistsError):
-                (root / str(number)).mkdir()
-                return root / str(number)
-            number += 1
+        with _lock(root / ".lock"):
+            taken = [int(entry.name) for entry in root.iterdir() if entry.name.isdecimal()]
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                taken.append(int((root / TAKEN).read_bytes()))
+            number = max(taken + self.versions(model), default=0) + 1
+            write_atomically(root / TAKEN, b"%d" % number)
+            (root / str(number)).mkdir()
+        return root / str(number)
 
     @staticmethod
     def _numbers(root: Path) -> set[int]:
@@ -343,6 +349,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sync(*places: Path) -> None:
+    """Files and folders are on the disk when it returns."""
+    for place in places:
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _manifest(model: str, number: int, folder: Path) -> Manifest:

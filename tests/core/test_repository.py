@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,48 @@ def test_a_failed_publish_leaves_nothing(repository: Repository, tmp_path: Path)
         repository.publish("echo", source, **FACTS)
     assert repository.versions("echo") == [1]
     assert not (repository.writable / "echo" / "2").exists()
+
+
+def test_a_number_never_comes_back(repository: Repository, tmp_path: Path) -> None:
+    folder = repository.writable / "echo"
+    assert [publish(repository, tmp_path, word) for word in ("two", "three")] == [2, 3]
+    shutil.rmtree(folder / "3")
+    assert publish(repository, tmp_path, "four") == 4
+    (folder / "7").mkdir()  # of one who died while it wrote
+    shutil.rmtree(folder / "4")
+    assert publish(repository, tmp_path, "eight") == 8
+    assert repository.versions("echo") == [1, 2, 8]
+
+
+def test_what_was_copied_is_on_the_disk_before_the_manifest_names_it(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    publish(repository, tmp_path, "two")
+    [manifest] = [at for at, name in enumerate(synced) if name.startswith(".manifest.json")]
+    assert {"word.txt", "x.json", "heads", "2"} <= set(synced[:manifest])
+    assert synced[manifest + 1 :] == ["2", "echo"]
+
+
+def test_a_bundled_version_that_one_of_ours_hides_does_not_serve_by_itself(
+    repository: Repository, tmp_path: Path
+) -> None:
+    gates = [{"name": "accuracy", "passed": False}]
+    assert publish(repository, tmp_path, "worse", gates=gates) == 2
+    update = repository.bundled / "echo" / "2"
+    shutil.copytree(repository.bundled / "echo" / "1", update)
+    manifest = json.loads((update / "manifest.json").read_text())
+    (update / "manifest.json").write_text(json.dumps(manifest | {"version": 2}))
+    assert repository.deployment("echo").champion == 1
+    shutil.move(update, update.with_name("3"))
+    assert repository.deployment("echo").champion == 3
 
 
 def test_an_unknown_model_is_named(repository: Repository) -> None:

@@ -101,6 +101,19 @@ async def test_what_its_gate_refused_is_not_promoted(
     assert repository.deployment("word").generation == 0
 
 
+async def test_a_model_with_refused_versions_alone_hides_no_other(
+    client: httpx.AsyncClient, repository: Repository, tmp_path: Path
+) -> None:
+    source = tmp_path / "refused"
+    source.mkdir()
+    (source / "word.txt").write_text("worse")
+    facts = repository.manifest("word", 1).model_dump(include={"backend", "languages", "recipe"})
+    gates = [{"name": "accuracy", "passed": False}]
+    repository.publish("another", source, **facts, licence="Apache-2.0", gates=gates)
+    [word] = (await client.get("/v1/registry")).json()["models"]
+    assert word["model"] == "word"
+
+
 async def test_what_is_not_there_is_named(client: httpx.AsyncClient) -> None:
     assert code(await client.get("/v1/registry/none/versions")) == (404, "model_not_found")
     assert code(await client.post("/v1/registry/none/rollback")) == (404, "model_not_found")
