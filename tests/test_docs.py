@@ -48,3 +48,11 @@ def test_no_page_scales_by_making_every_replica_anew() -> None:
             assert " scale " not in command, (page, command)
             if "--no-deps" in command and "--scale" in command:
                 assert "--no-recreate" in command, (page, command)
+
+
+def test_who_is_sent_to_an_older_version_is_told_of_its_database() -> None:
+    """Migrations lead one way: an older `init` refuses the schema of a later one."""
+    pages = [page for page in HOME.glob("docs/**/*.md") if "git checkout" in page.read_text()]
+    assert {page.name for page in pages} >= {"operations.md", "ServiceDown.md", "ErrorRate.md"}
+    for page in pages:
+        assert "govor/migrations/versions` names nothing" in page.read_text(), page
