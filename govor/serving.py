@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -19,6 +21,8 @@ from govor.repository import Deployment, Repository, Version, VersionBroken
 
 log = logging.getLogger(__name__)
 
+# After what may pass (memory, a disk) a champion that did not load is tried again, first soon.
+AGAIN_SECONDS, SELDOM_SECONDS = 10.0, 600.0
 # Versions that somebody asked for by number and that stay loaded beside the champion.
 PINNED = 2
 
@@ -65,6 +69,8 @@ class Served(Generic[M]):
     _pinned: dict[int, Lease[M]] = field(default_factory=dict)
     _trouble: str = "not started"
     _refused: Deployment | None = None
+    _again: float = 0.0  # the moment at which it is tried again
+    _pause: float = AGAIN_SECONDS
     _task: asyncio.Task[None] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -126,20 +132,30 @@ class Served(Generic[M]):
             serves = champion is not None and champion.version.number == deployment.champion
             if deployment.champion is None or (serves and champion and champion.model.alive):
                 return
-            if champion is not None and champion.model.alive and deployment == self._refused:
+            if champion is not None and champion.model.alive and self._waits(deployment):
                 return
             try:
                 fresh = await self._open(deployment.champion)
             except Exception as error:
-                self._refused = deployment
-                self._report(error)
+                self._refuse(deployment, error)
                 return
-            self._champion, self._trouble = fresh, ""
+            self._champion, self._trouble, self._refused = fresh, "", None
             if self.changed is not None:
                 self.changed(fresh.version)
             log.info("%s serves version %d", self.name, deployment.champion)
             if champion is not None:
                 await self._retire(champion)
+
+    def _waits(self, deployment: Deployment) -> bool:
+        return deployment == self._refused and time.monotonic() < self._again
+
+    def _refuse(self, deployment: Deployment, error: Exception) -> None:
+        """What is wrong with its files stays so; anything else may pass."""
+        self._pause = 2 * self._pause if deployment == self._refused else AGAIN_SECONDS
+        broken = isinstance(error, VersionBroken | GovorError)
+        pause = math.inf if broken else min(self._pause, SELDOM_SECONDS)
+        self._refused, self._again = deployment, time.monotonic() + pause
+        self._report(error)
 
     async def _follow(self) -> None:
         while True:

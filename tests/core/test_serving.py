@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -163,6 +164,37 @@ async def test_without_a_version_it_is_not_ready_and_says_why(tmp_path: Path) ->
         async with served.acquire():
             pass
     await served.stop()
+
+
+async def test_a_champion_that_did_not_load_for_a_moment_is_tried_again(
+    repository: Repository, served: Served[Word], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("govor.serving.AGAIN_SECONDS", 0.05)
+    tries = 0
+
+    def load(version: Version) -> Word:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise MemoryError
+        return Word(version)
+
+    served.load = load
+    deploy(repository, "word", {"champion": 2}, 1)
+    await until_serves(served, 2)
+    assert tries == 3
+
+
+async def test_a_champion_whose_files_are_wrong_waits_for_another(
+    repository: Repository, served: Served[Word], caplog: pytest.LogCaptureFixture
+) -> None:
+    (repository.bundled / "word" / "2" / "word.txt").write_text("changed since")
+    by_hand = repository.deployment("word").model_copy(update={"champion": 2})
+    (repository.writable / "word" / "deployment.json").write_text(by_hand.model_dump_json())
+    await until(lambda: "word" in caplog.text)
+    assert math.isinf(served._again)
+    deploy(repository, "word", {"champion": 1}, by_hand.generation)
+    assert served.ready() == (True, "version 1")
 
 
 async def test_a_refused_champion_is_not_loaded_at_every_poll(
