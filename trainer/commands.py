@@ -17,7 +17,8 @@ from sqlalchemy import select
 from govor import jobs
 from govor.config import ConfigurationError, Settings
 from govor.database import make_engine, transaction
-from govor.errors import Conflict
+from govor.domains import pack_names
+from govor.errors import Conflict, NotFound
 from govor.metrics import TrainerMetrics
 from govor.schemas.jobs import Job, JobRequest
 from govor.tables import schedule as schedules
@@ -32,7 +33,7 @@ def train(settings: Settings, asked: argparse.Namespace) -> int:
     given = _assignments(asked.settings)
     request = JobRequest(
         recipe=asked.recipe,
-        domain=given.pop("domain", settings.domain),
+        domain=_domain(settings, given),
         dataset=given.pop("dataset", None),
         queue=asked.queue,
         priority=asked.priority,
@@ -87,7 +88,7 @@ def plan(settings: Settings, asked: argparse.Namespace) -> int:
             if asked.recipe is None:
                 raise ConfigurationError('a schedule is: NAME "CRON LINE" RECIPE key=value ...')
             given = _assignments(asked.settings)
-            domain = given.pop("domain", settings.domain)
+            domain = _domain(settings, given)
             request = JobRequest(recipe=asked.recipe, domain=domain, params=given)
             schedule.add(connection, asked.name, asked.cron, request)
         rows = connection.execute(select(schedules).order_by(schedules.c.name)).all()
@@ -108,6 +109,14 @@ def _assignments(words: Sequence[str]) -> dict[str, object]:
         except ValueError:
             given[key] = value
     return given
+
+
+def _domain(settings: Settings, given: dict[str, object]) -> str:
+    """The pack that is asked for, or the setting's, out of `given`. Raises `NotFound`."""
+    domain = str(given.pop("domain", settings.domain))
+    if domain not in pack_names(settings.domains_folder):
+        raise NotFound(f"there is no domain {domain!r}", code="domain_not_found", param="domain")
+    return domain
 
 
 def _run_here(settings: Settings, job: Job) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from govor.config import Settings
 from govor.database import transaction
+from govor.domains import pack_names
 from govor.errors import NotFound
 from govor.jobs import RECIPES
 from govor.metrics import Exporter
@@ -49,6 +50,7 @@ class Jobs(Collector):
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.database
+        self._domains = settings.domains_folder
         self._repository = Repository(settings.repository_folder, settings.bundled_folder)
 
     def collect(self) -> Iterator[Metric]:
@@ -72,7 +74,7 @@ class Jobs(Collector):
         )
         champions = GaugeMetricFamily(
             "champion_quality",
-            "The last evaluation of what serves each domain.",
+            "The last evaluation of what serves each domain whose pack is there.",
             labels=[label for label in labels if label != "version"],
         )
         rows = _newest(connection.execute(_LATEST))
@@ -82,8 +84,11 @@ class Jobs(Collector):
                 about = [row.model, str(row.version), row.domain or "", row.language or ALL]
                 for name, value in row.metrics.items():
                     every.add_metric([*about, name], value)
+        there = pack_names(self._domains)  # none where this process was given no packs
         for model in connection.scalars(select(evaluation.c.model).distinct()).all():
             for row in _of_champion(connection, model, self._lineage(connection, model)):
+                if there and row.domain is not None and row.domain not in there:
+                    continue  # nobody is served by it, and nothing can retrain it
                 for name, value in row.metrics.items():
                     champions.add_metric(
                         [model, row.domain or "", row.language or ALL, name], value

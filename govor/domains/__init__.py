@@ -6,7 +6,7 @@ Schema of its files for editors. `docs/packs.md` says what may be in them.
 
 from govor.domains.evaluation import Evaluation, load_evaluation
 from govor.domains.flows import Collect, walk
-from govor.domains.loading import load_pack, load_packs
+from govor.domains.loading import load_pack, load_packs, pack_names
 from govor.domains.model import Dialogue, DialogueTurn, EntitySpec
 from govor.domains.pack import Pack
 from govor.domains.prompts import Prompt
@@ -26,5 +26,6 @@ __all__ = [
     "load_evaluation",
     "load_pack",
     "load_packs",
+    "pack_names",
     "walk",
 ]

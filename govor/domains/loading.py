@@ -70,14 +70,19 @@ FILES: dict[str, type[BaseModel]] = {
 def load_packs(folder: Path) -> dict[str, Pack]:
     """Every folder with a `domain.yaml`, by name. Raises PackError with all that is wrong."""
     packs, problems = {}, []
-    for path in sorted(folder.glob("*/domain.yaml")):
+    for name in pack_names(folder):
         try:
-            packs[path.parent.name] = load_pack(path.parent)
+            packs[name] = load_pack(folder / name)
         except PackError as error:
             problems += error.problems
     if problems:
         raise PackError(problems)
     return packs
+
+
+def pack_names(folder: Path) -> list[str]:
+    """The packs of a folder, whole or not."""
+    return sorted(path.parent.name for path in folder.glob("*/domain.yaml"))
 
 
 def load_pack(folder: Path) -> Pack:

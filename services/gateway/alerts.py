@@ -17,12 +17,13 @@ from sqlalchemy.engine import Connection
 from govor import jobs
 from govor.bodies import parse_fields
 from govor.database import Database
-from govor.errors import Unprocessable
+from govor.errors import NotFound, Unprocessable
 from govor.keys import Principal
 from govor.schemas.alerts import Alert, Alerts, Retrained
 from govor.schemas.jobs import Job, JobRequest
 from govor.service import administrator
 from govor.tables import job
+from services.gateway.packs import Packs
 from services.gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ _EXAMPLE = {
 }
 
 
-def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> None:
+def add_routes(app: FastAPI, settings: GatewaySettings, database: Database, packs: Packs) -> None:
     window = timedelta(seconds=settings.gateway_retrain_window_seconds)
 
     @app.post(
@@ -59,7 +60,7 @@ def add_routes(app: FastAPI, settings: GatewaySettings, database: Database) -> N
         asking = [alert for alert in told.alerts if _asks(alert)]
 
         def retrain(connection: Connection) -> list[tuple[Job, bool]]:
-            return _retrain_all(connection, asking, window)
+            return _retrain_all(connection, asking, packs, window)
 
         found = await database.run(retrain) if asking else []
         for one, new in found:
@@ -73,7 +74,7 @@ def _asks(alert: Alert) -> bool:
 
 
 def _retrain_all(
-    connection: Connection, asking: list[Alert], window: timedelta
+    connection: Connection, asking: list[Alert], packs: Packs, window: timedelta
 ) -> list[tuple[Job, bool]]:
     """What `_retrain` has for each alert that can be answered. Raises `Unprocessable` where none
     can: Alertmanager does not repeat what had a 4xx, so one bad alert must not cost the others."""
@@ -81,7 +82,7 @@ def _retrain_all(
     refused: list[Unprocessable] = []
     for alert in asking:
         try:
-            found.append(_retrain(connection, alert, window))
+            found.append(_retrain(connection, alert, packs, window))
         except Unprocessable as error:
             log.warning("no training for the alert %s: %s", alert.fingerprint, error)
             refused.append(error)
@@ -90,7 +91,9 @@ def _retrain_all(
     return found
 
 
-def _retrain(connection: Connection, alert: Alert, window: timedelta) -> tuple[Job, bool]:
+def _retrain(
+    connection: Connection, alert: Alert, packs: Packs, window: timedelta
+) -> tuple[Job, bool]:
     """The job that answers an alert, and whether it is a new one. Raises `Unprocessable`."""
     key = f"alert {alert.fingerprint}"
     earlier = connection.scalar(
@@ -100,10 +103,13 @@ def _retrain(connection: Connection, alert: Alert, window: timedelta) -> tuple[J
     )
     if earlier is not None:
         return jobs.read(connection, earlier), False
-    wanted = {"recipe": alert.labels["retrain"], "domain": alert.labels.get("domain")}
+    try:
+        domain = packs.get(alert.labels.get("domain") or packs.default).name
+    except NotFound as error:
+        raise Unprocessable(error.message, code=error.code, param=error.param) from None
     asked = jobs.enqueue(
         connection,
-        parse_fields(JobRequest, {name: value for name, value in wanted.items() if value}),
+        parse_fields(JobRequest, {"recipe": alert.labels["retrain"], "domain": domain}),
         requested_by=f"alert {alert.labels.get('alertname', 'without a name')}",
         reason=alert.annotations.get("summary"),
         idempotency_key=key,

@@ -64,7 +64,7 @@ def create_app(
     add_routes(app, turns, storage.idempotency)
     page.add_routes(app)
     authorize.add_routes(app)
-    alerts.add_routes(app, settings, storage.database)
+    alerts.add_routes(app, settings, storage.database, packs)
     registry.add_routes(app, settings)
     trainings.add_routes(app, settings, storage.database, packs, storage.idempotency)
     return app

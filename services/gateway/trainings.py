@@ -70,6 +70,7 @@ def add_routes(
         """Asks for a training. A repeat with the same `Idempotency-Key` gets the first job."""
         _need_trainer(app)
         asked.domain = packs.get(asked.domain or packs.default).name
+        jobs.queue_of(asked)  # what no recipe takes may be no JSON, either
         digest = hashlib.sha256(asked.model_dump_json().encode()).hexdigest()
         deadline = time.monotonic() + settings.default_timeout_seconds
         async with idempotency.begin(

@@ -50,6 +50,14 @@ async def test_an_alert_asks_for_one_training_a_window(gateway: Gateway, tmp_pat
     assert one.reason == "nlu understands 10% of desk's frozen set"
 
 
+async def test_an_alert_without_a_domain_is_for_the_default_one(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    async with gateway() as client:
+        await tell(client, alert(labels={"alertname": "Mine", "retrain": "intents"}))
+    assert [one.domain for one in stored(tmp_path)] == ["desk"]
+
+
 async def test_the_next_window_has_its_own_training(gateway: Gateway, tmp_path: Path) -> None:
     async with gateway(gateway_retrain_window_seconds=0.000001) as client:
         first = await tell(client, alert())
@@ -68,7 +76,15 @@ async def test_what_is_over_or_asks_for_nothing_does_nothing(
     assert stored(tmp_path) == []
 
 
-@pytest.mark.parametrize("labels", [{"retrain": "sorcery"}, {"retrain": "x" * 101}])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"retrain": "sorcery"},
+        {"retrain": "x" * 101},
+        {"retrain": "intents", "domain": "nowhere"},
+        {"retrain": "intents", "domain": "../packs/desk"},
+    ],
+)
 async def test_an_alert_that_cannot_be_answered_does_not_cost_the_others(
     gateway: Gateway, tmp_path: Path, caplog: pytest.LogCaptureFixture, labels: dict[str, str]
 ) -> None:
@@ -88,6 +104,10 @@ async def test_an_alert_that_cannot_be_answered_does_not_cost_the_others(
         ({"version": "4", "alerts": [{"status": "firing"}]}, "alerts.0.labels"),
         ({"version": "4", "alerts": [alert(labels={"retrain": "sorcery"})]}, "recipe"),
         ({"version": "4", "alerts": [alert(labels={"retrain": "x" * 101})]}, "recipe"),
+        (
+            {"version": "4", "alerts": [alert(labels={"retrain": "intents", "domain": "none"})]},
+            "domain",
+        ),
     ],
 )
 async def test_a_malformed_body_is_refused(

@@ -108,6 +108,11 @@ def test_a_training_is_followed_while_a_worker_runs_it(shop: Shop) -> None:
         (("train", "alchemy"), "trainer: there is no recipe 'alchemy', but intents"),
         (("train", "intents", "sead=3"), "trainer: params.sead: Extra inputs are not permitted"),
         (("train", "intents", "--priority", "10"), "trainer: priority: "),
+        (("train", "intents", "domain=nowhere"), "trainer: there is no domain 'nowhere'"),
+        (
+            ("schedule", "n", "* * * * *", "intents", "domain=.."),
+            "trainer: there is no domain '..'",
+        ),
         (("logs", "nobody"), "trainer: there is no job 'nobody'"),
         (("schedule", "nightly", "@daily", "intents"), "trainer: '@daily' is no cron line: "),
     ],

@@ -176,6 +176,28 @@ def test_a_retrain_of_one_pack_leaves_the_quality_of_the_others(
     assert accuracy("support") == 0.3, "however long ago that was"
 
 
+def test_a_pack_that_was_removed_has_no_quality(
+    settings: Settings, registry: CollectorRegistry, tmp_path: Path
+) -> None:
+    for domain in ("support", "parking"):
+        evaluated(settings, 1, 0.4, domain=domain)
+    evaluated(settings, 1, 0.3, domain=None)
+
+    def told(registry: CollectorRegistry) -> dict[str, float]:
+        return {
+            sample.labels["domain"]: sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == "champion_quality" and sample.labels["metric"] == "accuracy"
+        }
+
+    assert told(registry) == {"support": 0.4, "": 0.3}
+    elsewhere = CollectorRegistry()
+    given = settings.model_copy(update={"domains": tmp_path / "none"})
+    elsewhere.register(exporter.Jobs(given))
+    assert told(elsewhere) == {"support": 0.4, "parking": 0.4, "": 0.3}, "it sees no packs at all"
+
+
 def published(
     settings: Settings, repository: Repository, files: Path, version: int, domain: str, state: str
 ) -> None:
