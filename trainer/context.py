@@ -47,7 +47,7 @@ class Context(Protocol):
 
         Raises `NotOurs` when the lease is lost or the job is to be cancelled. What follows must be
         harmless when it is repeated: a worker may die between an effect and its report. A cancel
-        that comes later ends the job no sooner than half a minute after this.
+        that comes later, and the time limit, end the job no sooner than half a minute after this.
         """
 
 

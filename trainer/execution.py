@@ -8,6 +8,7 @@ progress and log, and tells whether to cancel. A database that is away does not 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
@@ -40,7 +41,7 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 PULSE_SECONDS = 1.0
 LEAVE_SECONDS = 5.0  # for a process that has said its last word, to end
-EFFECT_SECONDS = 30.0  # for an effect that may begin: a cancel does not leave half of it
+EFFECT_SECONDS = 30.0  # for an effect that may begin: no cancel and no limit leaves half of it
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Worker:
         engine = make_engine(self.settings.database)
         seconds = self.settings.trainer_lease_seconds
         try:
+            self._clear(engine)
             with engine.begin() as connection:
                 lease = jobs.take(connection, queue, worker=self.name, seconds=seconds, only=only)
             if lease is None:
@@ -74,6 +76,16 @@ class Worker:
             return lease.job
         finally:
             engine.dispose()
+
+    def _clear(self, engine: Engine) -> None:
+        """Removes what is here of jobs that ended elsewhere: under a worker that died, or while
+        they waited to be taken up again."""
+        with contextlib.suppress(FileNotFoundError):
+            left = [path.name for path in (self.settings.var_folder / "runs").iterdir()]
+            with engine.begin() as connection:
+                over = jobs.over(connection, left)
+            for identity in over:
+                shutil.rmtree(self.settings.var_folder / "runs" / identity, ignore_errors=True)
 
 
 class _Attempt:
@@ -149,7 +161,7 @@ class _Attempt:
                 pulse_at = time.monotonic() + pulse_seconds
             if self._worker.stopping.is_set():
                 self._end(Outcome("queued", error="its worker stops"))
-            elif time.monotonic() - self._began > self._limit:
+            elif time.monotonic() >= max(self._began + self._limit, self._effect_until):
                 limit = f"{self._limit:g} s (GOVOR_TRAINER_TIME_LIMIT_SECONDS)"
                 self._end(Outcome("failed", error=f"the training took longer than {limit}"))
 

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, case, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from govor import jobs
-from govor.schemas.jobs import Job, Queue, State
+from govor.schemas.jobs import LIVE, Job, Queue, State
 from govor.tables import job, job_log
 
 STARTS = 3
@@ -140,6 +140,12 @@ def reap(connection: Connection) -> list[Job]:
         reaped.append(jobs.read(connection, identity))
         _write(connection, identity, last=f"{reaped[-1].state}: {silent}")
     return reaped
+
+
+def over(connection: Connection, identities: Sequence[str]) -> list[str]:
+    """Those of them that are jobs, and will not run again."""
+    ended = select(job.c.id).where(job.c.id.in_(identities), job.c.state.not_in(LIVE))
+    return list(connection.scalars(ended))
 
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_until": None}

@@ -5,16 +5,20 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from govor import jobs
 from govor.jobs import RECIPES
 from govor.metrics import TrainerMetrics
+from govor.tables import job
 from tests.trainer.recipes import OWN, RECIPE
 from tests.trainer.workers import HOME, Shop, alive, eventually
 from trainer.execution import PULSE_SECONDS, Worker
@@ -128,6 +132,49 @@ def test_a_training_has_a_time_limit(tmp_path: Path) -> None:
         shop.close()
     assert failed.error is not None
     assert failed.error.startswith("the training took longer than 2 s (GOVOR_TRAINER_TIME_LIMIT")
+
+
+@pytest.mark.parametrize(("later", "state"), [(1000, "done"), (20_000, "failed")])
+def test_the_time_limit_does_not_leave_half_of_an_effect(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: int, state: str
+) -> None:
+    file, go = tmp_path / "effect", tmp_path / "go"
+    passed = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.chdir(HOME)
+    monkeypatch.setitem(ENTRIES, "patient", OWN["patient"])
+    monkeypatch.setattr("trainer.execution.time", clock)
+    monkeypatch.setattr("trainer.execution.EFFECT_SECONDS", 10_000.0)
+    settings = shop.settings.model_copy(update={"trainer_time_limit_seconds": 600})
+    worker = Worker("one", settings, threading.Event(), TrainerMetrics())
+    identity = shop.ask(then="commit", file=str(file), effect_until=str(go))
+    running = threading.Thread(target=worker.run_next, args=("cpu",))
+    running.start()
+    try:
+        eventually(lambda: "it may" in shop.log(identity))
+        passed[0] += later
+        leases: set[datetime | None] = set()
+        eventually(lambda: leases.add(shop.lease(identity)) or len(leases) > 2 or None in leases)
+    finally:
+        go.touch()
+        running.join(60)
+    ended = shop.job(identity)
+    assert (ended.state, file.exists()) == (state, state == "done"), ended.error
+
+
+def test_what_lies_of_jobs_that_ended_elsewhere_is_removed(shop: Shop) -> None:
+    cancelled, dead, waiting = (shop.ask(ring=False) for _ in range(3))
+    shop.cancel(cancelled)
+    with shop.engine.begin() as connection:
+        connection.execute(update(job).where(job.c.id == dead).values(state="dead"))
+    runs = shop.settings.var_folder / "runs"
+    for name in (cancelled, dead, waiting, "mine"):
+        (runs / name / "tmp").mkdir(parents=True)
+        (runs / name / "tmp" / "rows").touch()
+    worker = Worker("one", shop.settings, threading.Event(), TrainerMetrics())
+    assert worker.run_next("gpu") is None
+    assert sorted(path.name for path in runs.iterdir()) == sorted([waiting, "mine"])
+    assert (runs / waiting / "tmp" / "rows").exists()
 
 
 def test_nothing_that_a_training_started_outlives_it(served: Shop) -> None:
