@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
@@ -18,6 +20,7 @@ from prometheus_client.registry import Collector
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from govor import server
+from govor.metrics import Merged
 from govor.refusals import refusal
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
             return [own, ProcessCollector(registry=None)]
         # All workers listen on the port, and the kernel picks the one that answers a scrape.
         ThreadingWSGIServer.allow_reuse_port = True
-        return [Summed(own)]
+        return [Summed(own), Processes(_workers)]
 
 
 class Summed(Collector):
@@ -72,6 +75,43 @@ class Summed(Collector):
         summed: Any = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
         yield from (family for family in summed.collect() if family.type != "gauge")
         yield from (family for family in self._own.collect() if family.type == "gauge")
+
+
+class Processes(Collector):
+    """What `ProcessCollector` tells of each process, with its `pid`: a sum of counters would jump
+    when one dies."""
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        return Merged([_Process(pid) for pid in self._pids()]).collect()
+
+
+class _Process(Collector):
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def collect(self) -> Iterator[Metric]:
+        for family in ProcessCollector(pid=lambda: self._pid, registry=None).collect():
+            family.samples = [
+                sample._replace(labels={**sample.labels, "pid": str(self._pid)})
+                for sample in family.samples
+            ]
+            yield family
+
+
+def _workers() -> list[int]:
+    """The processes that gunicorn has started, this one among them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = file.read_bytes().rpartition(b")")[2].split()[1]
+        except (OSError, IndexError):  # it has ended meanwhile
+            continue
+        if int(parent) == os.getppid():
+            found.append(int(file.parent.name))
+    return found
 
 
 class Log(Logger):  # type: ignore[misc]

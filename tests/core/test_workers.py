@@ -153,6 +153,19 @@ def test_gauges_are_not_summed(two: Gunicorn) -> None:
     assert two.samples("model_info") == {("new", "echo", "nlu", "2"): 1}
 
 
+def test_each_worker_tells_of_all_their_processes(two: Gunicorn) -> None:
+    def both() -> bool:  # one that died a moment ago may not have been replaced yet
+        return len(two.samples("process_resident_memory_bytes")) == 2
+
+    until("two workers are told of", both, PATIENCE_SECONDS)
+    for _ in range(10):
+        used = two.samples("process_resident_memory_bytes")
+        assert len(used) == 2
+        assert min(used.values()) > 1 << 20
+        assert used.keys() == two.samples("process_cpu_seconds_total").keys()
+    assert {(str(two.ask()),) for _ in range(10)} <= used.keys()
+
+
 def test_one_worker_tells_of_its_process(tmp_path: Path) -> None:
     with started(tmp_path) as gunicorn:
         gunicorn.wait()
