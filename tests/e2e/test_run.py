@@ -57,6 +57,7 @@ def test_it_says_what_to_try_and_ends_cleanly(tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, out) == (0, "")
     assert "Traceback" not in err, err
+    assert "Fatal Python error" not in err, err
     assert "KeyboardInterrupt" not in err, err
     assert not [pid for pid in others if alive(pid)]
     # A trainer that needs longer than that is killed, and leaves what SQLite takes up again.
