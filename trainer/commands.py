@@ -171,7 +171,7 @@ def _progress(job: Job) -> str:
 def _line(job: Job) -> str:
     what = f"{job.id}  {job.created_at:%Y-%m-%d %H:%M:%S}  {job.state:9}  {job.recipe}"
     how = job.error or (_progress(job) if job.live else None)
-    return "  ".join(filter(None, (what, job.domain, how)))
+    return "  ".join(filter(None, (what, job.domain, f"by {job.requested_by}", how)))
 
 
 def say(line: str) -> None:

@@ -53,6 +53,7 @@ def test_a_training_is_followed_here_and_now(shop: Shop) -> None:
     assert "failed: ValueError: there are no rows" in said
     status, said = say(shop, "jobs")
     assert [line.split()[3] for line in said.splitlines()] == ["failed", "done"]
+    assert said.count("  patient  ") == said.count("  by command line") == 2
 
 
 def test_what_ran_here_has_cleared_up_when_the_command_ends(
