@@ -56,3 +56,12 @@ def test_who_is_sent_to_an_older_version_is_told_of_its_database() -> None:
     assert {page.name for page in pages} >= {"operations.md", "ServiceDown.md", "ErrorRate.md"}
     for page in pages:
         assert "govor/migrations/versions` names nothing" in page.read_text(), page
+
+
+def test_receivers_are_looked_at_before_alertmanager_reads_them() -> None:
+    """`up --force-recreate` leaves it not started when `secrets` refuses them."""
+    text = (HOME / ".env.example").read_text(encoding="utf-8")
+    steps = ["run --rm --no-deps secrets", "amtool check-config", "restart alertmanager"]
+    assert [text.count(step) for step in steps] == [1, 1, 1]
+    assert steps == sorted(steps, key=text.index)
+    assert "--force-recreate" not in text
