@@ -45,8 +45,9 @@ CONTAINERS = {
 FRESH = "{0} and timestamp({0}) > time() - 30"
 """Three scrapes: after a start of its own Prometheus tells of replicas that are gone."""
 
-PATIENCE_SECONDS, PAUSE_SECONDS = 20.0, 1.0
-"""A new version, or a new replica, needs 5 s to be loaded or found and 10 s to be scraped."""
+PATIENCE_SECONDS, PAUSE_SECONDS = 30.0, 1.0
+"""A new version, or a new replica, needs 5 s to be loaded or found and 10 s to be scraped. One that
+left is missed for 25 s."""
 
 
 def containers(settings: Settings) -> Iterator[Finding]:
