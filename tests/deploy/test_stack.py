@@ -50,6 +50,8 @@ DEGRADES: dict[str, set[str] | None] = {
 CONNECTIONS = 32
 SECONDS = 60
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 60}
+# As docs/operations.md has it: a number of replicas, while those that run go on.
+SCALE = ("up", "--detach", "--wait", "--no-deps", "--no-recreate", "--scale")
 # A swap takes 3 s on a machine of one's own; a busy one may take long.
 SWAP_SECONDS = 120
 
@@ -214,7 +216,11 @@ def replicas_that_answered(stack: Stack, count: int) -> list[float]:
 
 
 def test_three_replicas_share_the_work_within_seconds(stack: Stack, story: Story) -> None:
-    stack.compose("up", "--detach", "--wait", "--no-recreate", "--scale", "nlu=3")
+    alone = set(stack.compose("ps", "--quiet").split())
+    stack.compose(*SCALE, "nlu=3", "nlu")
+    together = set(stack.compose("ps", "--quiet").split())
+    assert alone < together
+    assert len(together - alone) == 2
     start = replicas_that_answered(stack, 3)
 
     def shared() -> bool:
@@ -229,10 +235,16 @@ def test_three_replicas_share_the_work_within_seconds(stack: Stack, story: Story
     share = [b - a for a, b in zip(before, replicas_that_answered(stack, 3), strict=True)]
     assert all(count >= 15 for count in share), share
     assert sum(share) == 90
-    stack.compose("up", "--detach", "--wait", "--no-recreate", "--scale", "nlu=1")
+    stack.compose(*SCALE, "nlu=1", "nlu")
+    assert set(stack.compose("ps", "--quiet").split()) == alone
+    ask = {"text": "hello"}
+    until(
+        "those that left are asked no more",
+        lambda: all(stack.client.post("/v1/understand", json=ask).is_success for _ in range(20)),
+        60,
+    )
     failed = sum(
-        stack.client.post("/v1/understand", json={"text": "hello"}).status_code != 200
-        for _ in range(60)
+        stack.client.post("/v1/understand", json=ask).status_code != 200 for _ in range(60)
     )
     assert failed == 0
     story.append(
@@ -447,9 +459,10 @@ def test_nothing_secret_was_logged(stack: Stack, story: Story) -> None:
 
 
 def test_doctor_is_content(stack: Stack, story: Story) -> None:
-    said = stack.compose("exec", "-T", "gateway", "python", "-m", "services", "doctor")
-    assert "fail" not in said.lower()
-    story.append(("doctor", f"{len(said.splitlines())} lines, nothing failed"))
+    for service in ("gateway", "worker", "beat"):
+        said = stack.compose("exec", "-T", service, "python", "-m", "services", "doctor")
+        assert "fail" not in said.lower()
+        story.append((f"doctor in {service}", f"{len(said.splitlines())} lines, nothing failed"))
 
 
 def test_access_log_is_json_with_the_request_id(stack: Stack) -> None:
