@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,10 @@ SCRAPED = (
     *("gateway", "stt", "nlu", "generator", "tts", "worker", "beat"),
     *("redis-exporter", "nginx-exporter", "node-exporter", "alertmanager"),
 )
-"""The jobs of prometheus.yml that must answer. Prometheus itself is missed by the watchdog."""
+"""The jobs of prometheus.yml that must answer. Prometheus itself is missed by the watchdog, Grafana
+by whoever opens a panel."""
+WAITING = ("worker", "beat", "redis-exporter", "nginx-exporter", "node-exporter")
+"""Those of them that no caller misses: they wait for the morning, and so does Redis."""
 
 # The door of the house: {{ $externalURL }} is Prometheus behind it.
 _DOOR = '{{ $externalURL | reReplaceAll "/prometheus/?$" "" }}'
@@ -75,24 +79,11 @@ def groups(objectives: Objectives) -> dict[str, Any]:
 
 
 def _services() -> list[Alert]:
-    # A stopped container has no address, so no target and no `up`: hence absent(). Redis and nginx
-    # are known by what their exporters say of them.
-    gone = " or ".join(f'absent(up{{job="{job}"}})' for job in SCRAPED)
-    behind = " or ".join(
-        f'label_replace(max({name}_up) == 0, "job", "{name}", "", "")'
-        for name in ("redis", "nginx")
-    )
+    # Redis and nginx are known by what their exporters say of them.
+    missed = [job for job in SCRAPED if job not in WAITING]
     return [
-        Alert(
-            "ServiceDown",
-            f"max by (job) (up) == 0 or {gone} or {behind}",
-            "1m",
-            "page",
-            "{{ $labels.job }} does not answer",
-            "overview / Replicas that answer",
-            _LOGS.format("{{ $labels.job }}"),
-            {"service": "{{ $labels.job }}"},  # by it the service's other alerts are silenced
-        ),
+        _down(f'job!~"{"|".join(WAITING)}"', missed, "nginx", "page"),
+        _down(f'job=~"{"|".join(WAITING)}"', WAITING, "redis", "ticket"),
         Alert(
             "DatabaseAway",
             "max(jobs_exporter_up) == 0",
@@ -103,6 +94,25 @@ def _services() -> list[Alert]:
             _LOGS.format("postgres"),
         ),
     ]
+
+
+def _down(
+    matcher: str, jobs: Sequence[str], behind: str, severity: Literal["page", "ticket"]
+) -> Alert:
+    """Of these jobs, and of what the exporter of `behind` tells."""
+    # A stopped container has no address, so no target and no `up`: hence absent().
+    gone = " or ".join(f'absent(up{{job="{job}"}})' for job in jobs)
+    return Alert(
+        "ServiceDown",
+        f"max by (job) (up{{{matcher}}}) == 0 or {gone}"
+        f' or label_replace(max({behind}_up) == 0, "job", "{behind}", "", "")',
+        "1m",
+        severity,
+        "{{ $labels.job }} does not answer",
+        "overview / Replicas that answer",
+        _LOGS.format("{{ $labels.job }}"),
+        {"service": "{{ $labels.job }}"},  # by it the service's other alerts are silenced
+    )
 
 
 def _requests(objectives: Objectives) -> list[Alert]:
@@ -296,7 +306,7 @@ def _capacity(objectives: Objectives) -> list[Alert]:
             "RedisMemory",
             f"{REDIS_USED} > {capacity.redis_memory:g}",
             "5m",
-            "page",
+            "ticket",
             "Redis uses {{ $value | humanizePercentage }} of its memory;"
             " at 100 % it refuses the doorbell, and jobs begin later",
             "overview / Redis memory",
