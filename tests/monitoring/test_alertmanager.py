@@ -28,7 +28,7 @@ from services.gateway.settings import GatewaySettings
 from tests.core.apps import on_a_port
 from tests.gateway.siblings import Script, siblings
 from tests.monitoring.conftest import alertmanager, program
-from tests.monitoring.rules import ALERTS, labels_of
+from tests.monitoring.rules import ALERTS, labels_of, seconds
 from tests.monitoring.waiting import until
 
 HOME = Path(__file__).resolve().parents[2]
@@ -183,6 +183,17 @@ def test_the_rules_of_silence_name_alerts_that_there_are() -> None:
     names = {name for one in found if one for name in one[1].split("|")}
     assert "ServiceDown" in names
     assert names <= set(ALERTS)
+
+
+def test_the_watchdog_is_told_every_five_minutes() -> None:
+    """Alertmanager tells again at the first round that is later than `repeat_interval`: at a
+    multiple of the rounds it would be that one or the next."""
+    routes = receivers.config(None)["route"]["routes"]
+    (route,) = (one for one in routes if one["receiver"] == "watchdog")
+    rounds, rest = divmod(seconds(route["repeat_interval"]), seconds(route["group_interval"]))
+    assert rest > 0
+    assert (rounds + 1) * seconds(route["group_interval"]) == 300
+    assert "Told every five minutes" in EXAMPLE.read_text()
 
 
 @pytest.mark.parametrize("given", [None, "example"])
