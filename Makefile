@@ -66,7 +66,7 @@ dashboards-preview: dev ## the panels of the running stack, plotted into docs/da
 	GOVOR_KEY=$$(docker compose exec -T gateway cat /run/secrets/admin.key) \
 	$(BIN)/python -m monitoring preview http://127.0.0.1:$${GOVOR_PORT:-8080}/prometheus docs/dashboards
 
-alert-test: ## a test alert, by way of the running stack, to everyone who is told
+alert-test: ## a test alert, by way of the running stack, to those who are told of alerts
 	docker compose exec -T alertmanager amtool --alertmanager.url=http://127.0.0.1:9093 alert add \
 	  alertname=AlertTest severity=page --annotation='summary="a test, nothing is wrong"' \
 	  --annotation=runbook=docs/runbooks/README.md --annotation='command="make alert-test"'
