@@ -54,7 +54,7 @@ def test_every_job_is_done_with_one_effect(
         connection.executescript(LEDGER)
     with redis(tmp_path) as broker:
         shop = Shop(
-            tmp_path, url, broker_url=broker.url, trainer_lease_seconds=10, trainer_tick_seconds=1
+            tmp_path, url, broker_url=broker.url, trainer_lease_seconds=3, trainer_tick_seconds=1
         )
         try:
             chaos = Chaos(shop, broker, dice)
@@ -121,8 +121,7 @@ class Chaos:
             by_pid = {str(job.worker).rpartition(":")[2]: job.starts for job in running}
             able = [w for w in self.workers if by_pid.get(str(w.pid), 0) < STARTS - 1]
             training = [w for w in able if children(w.pid)]
-            if not able:
-                return
+            assert able, "no worker that may die"
             victim = self.dice.choice(training or able)
             self.hit += bool(training)
             victim.kill()
