@@ -52,8 +52,7 @@ SECONDS = 60
 PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 60}
 # As docs/operations.md has it: a number of replicas, while those that run go on.
 SCALE = ("up", "--detach", "--wait", "--no-deps", "--no-recreate", "--scale")
-# A swap takes 3 s on a machine of one's own; a busy one may take long.
-SWAP_SECONDS = 120
+SERVED_SECONDS, SWAP_SECONDS = 5, 10
 
 
 def served(stack: Stack, model: str = "nlu") -> int:
@@ -150,14 +149,10 @@ def test_the_lines_of_the_readme_work(stack: Stack, story: Story) -> None:
 
 @smoke
 def test_a_spoken_turn(stack: Stack, story: Story) -> None:
-    def whole() -> dict[str, Any] | None:
-        """A turn that no part was too slow for: a busy machine's first may lack one."""
-        answer = stack.speak(domain="horoscope")
-        assert answer.status_code == 200, answer.text
-        turn: dict[str, Any] = answer.json()
-        return None if turn["degraded"] else turn
-
-    turn = until("a turn that is not degraded", whole, 120)
+    answer = stack.speak(domain="horoscope")
+    assert answer.status_code == 200, answer.text
+    turn = answer.json()
+    assert turn["degraded"] == []
     assert turn["transcript"]["text"] == "thank you"
     assert turn["understanding"]["intent"]["name"] == "thanks"
     assert turn["reply"]["audio"]
@@ -173,7 +168,7 @@ def test_a_retrain_by_rest_ends_as_a_served_version(stack: Stack, story: Story) 
     result = job["result"]
     assert result["passed"], result
     started = time.monotonic()
-    until("nlu serves it", lambda: understood_by(stack) == result["version"], SWAP_SECONDS)
+    until("nlu serves it", lambda: understood_by(stack) == result["version"], SERVED_SECONDS)
     waited = time.monotonic() - started
     assert served(stack) == result["version"] > before
     logs = stack.client.get(f"/v1/trainings/{job['id']}/logs").text
@@ -238,11 +233,6 @@ def test_three_replicas_share_the_work_within_seconds(stack: Stack, story: Story
     stack.compose(*SCALE, "nlu=1", "nlu")
     assert set(stack.compose("ps", "--quiet").split()) == alone
     ask = {"text": "hello"}
-    until(
-        "those that left are asked no more",
-        lambda: all(stack.client.post("/v1/understand", json=ask).is_success for _ in range(20)),
-        60,
-    )
     failed = sum(
         stack.client.post("/v1/understand", json=ask).status_code != 200 for _ in range(60)
     )
@@ -258,7 +248,7 @@ def test_a_minute_at_32_connections(stack: Stack, story: Story) -> None:
     outcomes = asyncio.run(load(stack.url, key))
     total = sum(outcomes.values())
     assert set(outcomes) == {"200"}, outcomes
-    assert total > 5 * SECONDS
+    assert total > 20 * SECONDS
     story.append(
         (f"{SECONDS} s at {CONNECTIONS}, no limits", f"{total} requests, {dict(outcomes)}")
     )
@@ -310,7 +300,7 @@ def test_no_panel_is_empty(stack: Stack, story: Story) -> None:
     turn = stack.say("hello").json()
     stack.client.post("/v1/feedback", json={"turn_id": turn["turn_id"], "rating": 1})
     url, key = f"{stack.url}/prometheus", stack.admin_key()
-    until("every panel has data", lambda: not empty_panels(url, key), 300)
+    until("every panel has data", lambda: not empty_panels(url, key), 90)
     asked = len(list(queries()))
     story.append(("each panel's query", f"{asked} queries put to Prometheus, none empty"))
 
@@ -336,7 +326,7 @@ def test_an_accuracy_alert_retrains_once(stack: Stack, story: Story) -> None:
         listed = stack.client.get("/v1/trainings").json()["jobs"]
         return [job for job in listed if str(job["requested_by"]).startswith("alert")]
 
-    found = until("a job that the alert asked for", jobs, 600)
+    found = until("a job that the alert asked for", jobs, 240)
     ended = stack.wait_for_job(str(found[0]["id"]))
     assert ended["state"] == "done", ended
     assert len(jobs()) == 1
@@ -345,11 +335,11 @@ def test_an_accuracy_alert_retrains_once(stack: Stack, story: Story) -> None:
 
 def test_redis_restarted_in_mid_training(stack: Stack, story: Story) -> None:
     job_id = stack.train(domain="horoscope")
-    until("it runs", lambda: stack.job(job_id)["state"] != "queued", 300)
+    until("it runs", lambda: stack.job(job_id)["state"] == "running", 60)
     stack.kill("redis")
     job = stack.wait_for_job(job_id)
     assert job["state"] == "done", job
-    seconds = stack.wait_until_healthy()
+    seconds = stack.wait_until_healthy(60)
     story.append(
         (
             "redis killed in mid-training",
@@ -371,7 +361,7 @@ def test_each_process_may_die(stack: Stack, story: Story) -> None:
                 lambda s=service, c=count: int(stack.inspect(s, "{{.RestartCount}}")) > c,
                 120,
             )
-            seconds = stack.wait_until_healthy()
+            seconds = stack.wait_until_healthy(60)
             time.sleep(1)
         assert not seen.shapeless, (service, seen.shapeless)
         allowed = DEGRADES.get(service, set())
@@ -401,11 +391,11 @@ def missing(stack: Stack, turns: list[tuple[str, str]]) -> list[str]:
 
 def test_a_training_outlives_its_worker(stack: Stack, story: Story) -> None:
     job_id = stack.train(domain="support")
-    until("it runs", lambda: stack.job(job_id)["state"] != "queued", 300)
+    until("it runs", lambda: stack.job(job_id)["state"] == "running", 60)
     stack.kill("worker")
     job = stack.wait_for_job(job_id)
     assert job["state"] == "done", job
-    stack.wait_until_healthy()
+    stack.wait_until_healthy(60)
     story.append(("worker killed in mid-training", f"job done after {job['starts']} starts"))
 
 
